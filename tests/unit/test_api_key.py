@@ -1,0 +1,133 @@
+import copy
+import json
+import pickle
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imburse_auth import ApiKey
+from imburse_auth.errors import CredentialMisconfigured
+from tests.fakes import private_key, secret
+
+
+def test_a_secret_with_every_field_becomes_a_key() -> None:
+    members = secret(name="payouts", roles=["tenant-app-read"], baseUrl="https://own.test", reuse="shared", note="ours")
+    key = ApiKey.from_secret(json.dumps(members))
+    assert (key.public_key, key.account_id, key.tenant_id) == (members["publicKey"], "account-1", "tenant-a")
+    assert (key.name, key.roles, key.base_url, key.reuse) == (
+        "payouts",
+        ("tenant-app-read",),
+        "https://own.test",
+        "shared",
+    )
+
+
+def test_account_and_tenant_are_optional_outside_a_secret() -> None:
+    key = ApiKey(public_key="some-public-key", private_key=private_key())
+    assert (key.account_id, key.tenant_id, key.reuse) == (None, None, "single-use")
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"publicKey": None}, "publicKey"),
+        ({"publicKey": ""}, "publicKey"),
+        ({"publicKey": "a:b"}, "publicKey"),
+        ({"publicKey": "a b"}, "publicKey"),
+        ({"publicKey": "a\r\nx-evil: 1"}, "publicKey"),
+        ({"publicKey": "schlüssel"}, "publicKey"),
+        ({"publicKey": 7}, "publicKey"),
+        ({"privateKey": None}, "privateKey"),
+        ({"privateKey": ""}, "privateKey"),
+        ({"privateKey": "AGHYR1aWYgHgyjhJLkVCd7b8XfAVeA4tuFwCQl3X64Y"}, "privateKey"),  # no padding
+        ({"privateKey": "AGHY-1aWYgHgyjhJLkVCd7b8XfAVeA4tuFwCQl3X64Y="}, "privateKey"),  # URL-safe alphabet
+        ({"privateKey": "AGHYR1aWYgHgyjhJLkVCd7b8XfAVeA4tuFwCQl3X64Y=\n"}, "privateKey"),
+        (
+            {"privateKey": "AGHYR1aWYgHgyjhJLkVCd7b8XfAVeA4tuFwCQl3X64Z="},
+            "privateKey",
+        ),  # bits that mean nothing are set
+        ({"privateKey": ["x"]}, "privateKey"),
+        ({"accountId": None}, "accountId"),
+        ({"accountId": "a\nb"}, "accountId"),
+        ({"tenantId": ""}, "tenantId"),
+        ({"tenantId": 12}, "tenantId"),
+        ({"tenantID": "tenant-b"}, "tenantId"),
+        ({"tennantId": "tenant-b"}, "tenantId"),
+        ({"tenant_id": "tenant-b"}, "tenantId"),
+        ({"name": 1}, "name"),
+        ({"roles": "tenant-admin"}, "roles"),
+        ({"roles": [1]}, "roles"),
+        ({"baseUrl": 1}, "baseUrl"),
+        ({"reuse": "often"}, "reuse"),
+        ({"reuse": ["shared"]}, "reuse"),
+    ],
+)
+def test_a_wrong_field_is_named_and_no_value_is_shown(changes: dict[str, Any], field: str) -> None:
+    members = secret(**changes)
+    with pytest.raises(CredentialMisconfigured) as caught:
+        ApiKey.from_secret(json.dumps(members))
+    said = f"{caught.value} {caught.value!r} {caught.value.__cause__!r}"
+    assert str(caught.value).startswith(f"{field}: ")
+    for value in members.values():
+        assert not (isinstance(value, str) and len(value) > 4 and value in said)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "not json", "[]", "null", '"text"', "[" * 100_000, '{"publicKey": "a", "publicKey": "b"}']
+)
+def test_a_secret_that_is_no_json_object_is_misconfigured(text: str) -> None:
+    with pytest.raises(CredentialMisconfigured, match=r"^secret: "):
+        ApiKey.from_secret(text)
+
+
+def test_an_error_in_the_json_does_not_carry_the_text() -> None:
+    key = private_key()
+    with pytest.raises(CredentialMisconfigured) as caught:
+        ApiKey.from_secret(f'{{"privateKey": "{key}"')
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
+
+
+@given(
+    st.text()
+    | st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    ).map(json.dumps)
+)
+def test_any_text_is_a_key_or_misconfigured(text: str) -> None:
+    with pytest.raises(CredentialMisconfigured):
+        ApiKey.from_secret(text)
+
+
+def test_the_private_key_shows_nowhere() -> None:
+    text = private_key()
+    key = ApiKey("some-public-key", text, "account-1")
+    assert text not in repr(key)
+    assert "_secret" not in repr(key)
+    assert not hasattr(key, "private_key")
+    assert not hasattr(key, "__dict__")
+    for leak in (pickle.dumps, copy.copy, copy.deepcopy):
+        with pytest.raises(TypeError, match="neither pickled nor copied"):
+            leak(key)
+
+
+def test_a_key_does_not_change() -> None:
+    key = ApiKey("some-public-key", private_key())
+    with pytest.raises(AttributeError):
+        key.public_key = "another"
+    with pytest.raises(AttributeError):
+        del key.public_key
+
+
+def test_keys_are_equal_only_with_the_same_private_key_and_parts() -> None:
+    text = private_key()
+    key = ApiKey("some-public-key", text, "account-1", "tenant-a")
+    assert key == ApiKey("some-public-key", text, "account-1", "tenant-a")
+    assert hash(key) == hash(ApiKey("some-public-key", text, "account-1", "tenant-a"))
+    assert key != ApiKey("some-public-key", private_key(), "account-1", "tenant-a")
+    assert key != ApiKey("some-public-key", text, "account-1", "tenant-b")
+    assert key != "some-public-key"
+    assert len({key, ApiKey("some-public-key", private_key(), "account-1", "tenant-a")}) == 2

@@ -1,0 +1,261 @@
+import json
+from dataclasses import dataclass, field
+
+import pytest
+import requests
+
+from imburse_auth import ApiKey
+from imburse_auth.errors import (
+    SecretsUnavailable,
+    UpstreamProtocol,
+    UpstreamRejected,
+    UpstreamThrottled,
+    UpstreamUnavailable,
+)
+from imburse_auth.exchange import Attempt, Exchange
+from imburse_auth.retry import Deadline
+from tests.fakes import BASE_URL, Clock, FakeImburse, secret
+
+
+@dataclass
+class Bench:
+    """An exchange with a fake Imburse, on a clock of its own."""
+
+    clock: Clock = field(default_factory=Clock)
+    attempts: list[Attempt] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.imburse = FakeImburse(Clock(self.clock.now))
+        self.imburse.clock = self.clock
+        self.exchange = Exchange(
+            self.imburse.transport(), clock=self.clock, monotonic=self.clock, sleep=self.clock.sleep
+        )
+        self.members = secret()
+        self.key = ApiKey.from_secret(json.dumps(self.members))
+        self.imburse.accept(self.members)
+        self.rereads = 0
+        self.fresh: ApiKey | Exception = self.key
+
+    def reread(self, refused: ApiKey) -> ApiKey:
+        self.rereads += 1
+        if isinstance(self.fresh, Exception):
+            raise self.fresh
+        return self.fresh
+
+    def run(self, seconds: float = 20.0, key: ApiKey | None = None) -> str:
+        deadline = Deadline.after(seconds, self.clock)
+        exchanged = self.exchange.access_token(
+            key or self.key, BASE_URL, deadline=deadline, reread=self.reread, on_attempt=self.attempts.append
+        )
+        return exchanged.token.value
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+def test_a_key_is_exchanged_for_a_token(bench: Bench) -> None:
+    assert bench.run() in bench.imburse.tokens
+    assert bench.imburse.requests[0].url == BASE_URL + "/v1/identity/hmac"
+    assert [attempt.error_code for attempt in bench.attempts] == [None]
+    assert bench.rereads == 0
+
+
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
+def test_throttling_and_faults_are_tried_again_each_time_with_a_fresh_nonce(bench: Bench, status: int) -> None:
+    bench.imburse.script = [lambda _: bench.imburse.refuse(status)] * 2
+    assert bench.run() in bench.imburse.tokens
+    headers = [request.headers["Authorization"] for request in bench.imburse.requests]
+    assert len(headers) == len(set(headers)) == 3
+    assert len(bench.clock.slept) == 2
+
+
+@pytest.mark.parametrize("failure", [requests.ConnectionError(), requests.ConnectTimeout(), requests.ReadTimeout()])
+def test_a_lost_connection_is_tried_again(bench: Bench, failure: Exception) -> None:
+    bench.imburse.script = [lambda _: failure]
+    assert bench.run() in bench.imburse.tokens
+    assert [attempt.error_code for attempt in bench.attempts] == ["upstream_unavailable", None]
+
+
+@pytest.mark.parametrize(("status", "kind"), [(429, UpstreamThrottled), (503, UpstreamUnavailable)])
+def test_tries_are_bounded(bench: Bench, status: int, kind: type[Exception]) -> None:
+    bench.imburse.always = lambda _: bench.imburse.refuse(status)
+    with pytest.raises(kind):
+        bench.run()
+    assert len(bench.imburse.requests) == 4
+
+
+@pytest.mark.parametrize("status", [400, 402, 403, 404, 409])
+def test_other_refusals_are_final(bench: Bench, status: int) -> None:
+    bench.imburse.always = lambda _: bench.imburse.refuse(status)
+    with pytest.raises(UpstreamRejected) as caught:
+        bench.run()
+    assert len(bench.imburse.requests) == 1
+    assert caught.value.upstream is not None
+    assert caught.value.upstream.status == status
+
+
+def test_an_answer_that_cannot_be_used_is_final(bench: Bench) -> None:
+    bench.imburse.always = lambda _: bench.imburse.answer(b"<html>")
+    with pytest.raises(UpstreamProtocol):
+        bench.run()
+    assert len(bench.imburse.requests) == 1
+
+
+def test_backoff_grows_with_full_jitter(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    spans: list[tuple[float, float]] = []
+
+    def longest(low: float, high: float) -> float:
+        spans.append((low, high))
+        return high
+
+    monkeypatch.setattr("imburse_auth.retry._jitter", longest)
+    bench.imburse.script = [lambda _: bench.imburse.refuse(500)] * 3
+    bench.run()
+    assert spans == [(0, 0.2), (0, 0.4), (0, 0.8)]
+    assert bench.clock.slept == [0.2, 0.4, 0.8]
+
+
+def test_retry_after_is_honoured(bench: Bench) -> None:
+    bench.imburse.script = [lambda _: bench.imburse.refuse(429, retry_after="3")]
+    bench.run()
+    assert bench.clock.slept == [3]
+
+
+def test_a_retry_after_beyond_the_deadline_is_handed_to_the_caller_at_once(bench: Bench) -> None:
+    bench.imburse.script = [lambda _: bench.imburse.refuse(429, retry_after="60")]
+    with pytest.raises(UpstreamThrottled) as caught:
+        bench.run(seconds=20)
+    assert caught.value.retry_after_seconds == 60
+    assert bench.clock.slept == []
+
+
+def test_everything_ends_with_the_deadline(bench: Bench) -> None:
+    def slow(_: requests.PreparedRequest) -> Exception:
+        bench.clock.now += 4.0
+        return requests.ReadTimeout()
+
+    bench.imburse.always = slow
+    started = bench.clock.now
+    with pytest.raises(UpstreamUnavailable):
+        bench.run(seconds=9)
+    assert bench.clock.now - started <= 13
+
+
+@pytest.mark.parametrize("skew", [-3600, -301, 301, 3600, 86_400])
+def test_a_clock_that_is_wrong_is_corrected_once_and_for_later_exchanges(bench: Bench, skew: float) -> None:
+    bench.imburse.clock = lambda: bench.clock.now + skew
+    assert bench.run() in bench.imburse.tokens
+    assert len(bench.imburse.requests) == 2
+    assert bench.exchange.now(BASE_URL) == pytest.approx(bench.clock.now + skew, abs=1)
+    assert bench.run() in bench.imburse.tokens
+    assert len(bench.imburse.requests) == 3
+    assert bench.rereads == 0
+
+
+def test_a_clock_that_comes_right_again_is_followed(bench: Bench) -> None:
+    bench.imburse.clock = lambda: bench.clock.now + 3600
+    bench.run()
+    bench.imburse.clock = bench.clock
+    assert bench.run() in bench.imburse.tokens
+    assert bench.exchange.now(BASE_URL) == pytest.approx(bench.clock.now, abs=1)
+
+
+def test_one_hosts_clock_is_not_anothers(bench: Bench) -> None:
+    bench.imburse.clock = lambda: bench.clock.now + 3600
+    bench.run()
+    assert bench.exchange.now("https://other.test") == bench.clock.now
+
+
+def test_a_date_within_a_minute_explains_no_401(bench: Bench) -> None:
+    bench.imburse.keys.clear()
+    bench.imburse.clock = lambda: bench.clock.now + 59
+    with pytest.raises(UpstreamRejected):
+        bench.run()
+    assert bench.exchange.now(BASE_URL) == bench.clock.now
+
+
+def test_a_refused_key_is_read_again_and_the_new_one_used(bench: Bench) -> None:
+    members = secret()
+    bench.imburse.keys.clear()
+    bench.imburse.accept(members)
+    bench.fresh = ApiKey.from_secret(json.dumps(members))
+    assert bench.run() in bench.imburse.tokens
+    assert (bench.rereads, len(bench.imburse.requests)) == (1, 2)
+
+
+def test_a_refused_key_that_did_not_change_is_not_tried_again(bench: Bench) -> None:
+    bench.imburse.keys.clear()
+    with pytest.raises(UpstreamRejected, match="read afresh") as caught:
+        bench.run()
+    assert (bench.rereads, len(bench.imburse.requests)) == (1, 1)
+    assert caught.value.upstream is not None
+    assert caught.value.upstream.as_dict() == {
+        "status": 401,
+        "errorCode": "HMAC_REFUSED",
+        "correlationId": "0HLPSRAQ7S0I6:00000002",
+    }
+
+
+def test_a_new_key_that_is_refused_too_ends_it(bench: Bench) -> None:
+    bench.imburse.keys.clear()
+    bench.fresh = ApiKey.from_secret(json.dumps(secret()))
+    with pytest.raises(UpstreamRejected):
+        bench.run()
+    assert (bench.rereads, len(bench.imburse.requests)) == (1, 2)
+
+
+def test_a_wrong_clock_and_a_rotated_key_at_once_are_both_put_right(bench: Bench) -> None:
+    members = secret()
+    bench.imburse.keys.clear()
+    bench.imburse.accept(members)
+    bench.imburse.clock = lambda: bench.clock.now + 3600
+    bench.fresh = ApiKey.from_secret(json.dumps(members))
+    assert bench.run() in bench.imburse.tokens
+    assert len(bench.imburse.requests) == 3
+
+
+def test_a_clock_that_never_agrees_does_not_loop(bench: Bench) -> None:
+    dates = iter(range(1, 100))
+    bench.imburse.always = lambda _: bench.imburse.refuse(401, Date=f"Thu, {next(dates):02d} Jan 1970 00:00:00 GMT")
+    with pytest.raises(UpstreamRejected):
+        bench.run()
+    assert len(bench.imburse.requests) == 2
+
+
+def test_a_key_that_stays_refused_is_left_alone_for_30_seconds(bench: Bench) -> None:
+    bench.imburse.keys.clear()
+    for _ in range(3):
+        with pytest.raises(UpstreamRejected):
+            bench.run()
+    assert len(bench.imburse.requests) == 1
+    bench.clock.now += 29.9
+    with pytest.raises(UpstreamRejected):
+        bench.run()
+    assert len(bench.imburse.requests) == 1
+    bench.clock.now += 0.2
+    bench.imburse.accept(bench.members)
+    assert bench.run() in bench.imburse.tokens
+
+
+def test_another_key_is_not_held_back_by_a_refused_one(bench: Bench) -> None:
+    bench.imburse.keys.clear()
+    with pytest.raises(UpstreamRejected):
+        bench.run()
+    members = secret(publicKey=bench.members["publicKey"])
+    bench.imburse.accept(members)
+    assert bench.run(key=ApiKey.from_secret(json.dumps(members))) in bench.imburse.tokens
+
+
+def test_a_key_that_cannot_be_read_again_says_so(bench: Bench) -> None:
+    bench.imburse.keys.clear()
+    bench.fresh = SecretsUnavailable("down")
+    with pytest.raises(SecretsUnavailable):
+        bench.run()
+
+
+def test_a_token_that_is_expired_by_the_hosts_clock_is_refused(bench: Bench) -> None:
+    bench.imburse.always = lambda _: bench.imburse.answer({"accessToken": "abc", "expires": int(bench.clock.now)})
+    with pytest.raises(UpstreamProtocol, match="expired"):
+        bench.run()
