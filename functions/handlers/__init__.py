@@ -1,0 +1,1 @@
+"""One thin file a Lambda function: translate in, one call, translate out."""

@@ -1,0 +1,18 @@
+"""The daily access report, started by EventBridge Scheduler: a scheduled job to copy."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from vending.report import AccessReport
+
+if TYPE_CHECKING:
+    from aws_lambda_powertools.utilities.typing import LambdaContext
+
+report = AccessReport.from_env(os.environ)
+
+
+def handler(event: object, context: LambdaContext) -> dict[str, Any]:  # noqa: ARG001 - the schedule says all by firing
+    """Answer with what was reached and what was not; the log has the details."""
+    return report.run()

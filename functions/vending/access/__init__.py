@@ -1,0 +1,1 @@
+"""May they? Who is calling, and what the policy says about it."""

@@ -1,0 +1,69 @@
+"""Who is calling: only what AWS itself vouches for, never what an event or a client context says."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from vending.errors import NotAuthorized
+
+_PRINCIPAL = re.compile(
+    r"arn:(?P<partition>aws[a-z-]*):(?P<service>iam|sts)::(?P<account>[0-9]{12}):"
+    r"(?P<kind>role|user|assumed-role|federated-user|root)(?:/(?P<rest>[\w+=,.@/-]{1,1024}))?",
+    re.ASCII,
+)
+_FUNCTION = re.compile(
+    r"arn:aws[a-z-]*:lambda:[a-z0-9-]+:(?P<account>[0-9]{12}):function:[A-Za-z0-9_-]+(?::(?P<qualifier>[$A-Za-z0-9_-]+))?"
+)
+_ALIAS = re.compile(r"(?![0-9]+$)[A-Za-z0-9_-]{1,128}")  # all digits would be a version, which is not a caller
+
+
+@dataclass(frozen=True)
+class Caller:
+    """An IAM principal or an alias, as the policy names it, with the account it belongs to.
+
+    `id` is a role's ARN without path and session, another principal's ARN as it is, or `alias/<name>`.
+    """
+
+    id: str
+    account: str
+    via: Literal["api", "invoke"]
+    source_ip: str | None = None
+    vpce: str | None = None
+
+
+def from_api(event: Mapping[str, Any]) -> Caller:
+    """The principal whose signature API Gateway verified. Raises NotAuthorized if it names none."""
+    identity = (event.get("requestContext") or {}).get("identity") or {}
+    match = _PRINCIPAL.fullmatch(identity.get("userArn") or "")
+    if match is None:
+        raise NotAuthorized("API Gateway names no IAM principal")
+    arn = match[0]
+    parts = (match["rest"] or "").split("/")
+    # One caller is one role: its sessions come and go, and its path is no part of an assumed-role ARN.
+    if match["kind"] == "assumed-role":
+        if len(parts) != 2 or not all(parts):
+            raise NotAuthorized("the assumed-role ARN has no role or no session")
+        arn = f"arn:{match['partition']}:iam::{match['account']}:role/{parts[0]}"
+    elif match["kind"] == "role":
+        arn = f"arn:{match['partition']}:iam::{match['account']}:role/{parts[-1]}"
+    return Caller(arn, match["account"], "api", _address(identity.get("sourceIp")), identity.get("vpceId"))
+
+
+def from_invoke(invoked_function_arn: str) -> Caller:
+    """The alias that was invoked: IAM decides who may invoke which. Raises NotAuthorized for a version or no alias."""
+    match = _FUNCTION.fullmatch(invoked_function_arn)
+    if match is None or match["qualifier"] is None or not _ALIAS.fullmatch(match["qualifier"]):
+        raise NotAuthorized("the function was not invoked through an alias")
+    return Caller(f"alias/{match['qualifier']}", match["account"], "invoke")
+
+
+def _address(value: object) -> str | None:
+    # API Gateway's console test puts a text here; a policy that wants an address then has none to match.
+    try:
+        return str(ipaddress.ip_address(value)) if isinstance(value, str) else None
+    except ValueError:
+        return None

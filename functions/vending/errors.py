@@ -1,0 +1,33 @@
+"""The errors that the functions add to the layer's: what a caller did, and what happened in here."""
+
+from __future__ import annotations
+
+from imburse_auth.errors import VendingError
+
+
+class InvalidRequest(VendingError):
+    """The request itself is wrong: a malformed id, a count out of range, an unknown field, a body that is not JSON."""
+
+    code, status, title = "invalid_request", 400, "The request is not valid"
+
+
+class NotAuthorized(VendingError):
+    """The policy says no, or nobody vouches for the caller. What exactly goes to the log only."""
+
+    code, status, title = "not_authorized", 403, "The caller may not do this"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__("this caller may not do this with this credential", reason=reason)
+
+
+class AuditUnavailable(VendingError):
+    """The audit record could not be written, so nothing is handed out."""
+
+    code, status, title, retryable = "audit_unavailable", 503, "The audit record cannot be written", True
+    default_retry_after_seconds = 5
+
+
+class InternalError(VendingError):
+    """A bug. The log says where; the caller learns only that it was us."""
+
+    code, status, title = "internal_error", 500, "Something is wrong on our side"

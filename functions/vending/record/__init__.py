@@ -1,0 +1,1 @@
+"""What happened? The audit record, metrics, and a log that holds no secret."""

@@ -1,0 +1,1 @@
+"""From where? Tokens by an exchange in line."""
