@@ -56,8 +56,9 @@ def secret(**changes: Any) -> dict[str, Any]:
     return {name: value for name, value in members.items() if value is not None}
 
 
-type_answer = tuple[int, Mapping[str, str], bytes]
-Behaviour = Callable[[requests.PreparedRequest], "type_answer | Exception"]
+# Status, headers, body.
+Answered = tuple[int, Mapping[str, str], bytes]
+Behaviour = Callable[[requests.PreparedRequest], "Answered | Exception"]
 
 
 class FakeImburse(BaseAdapter):
@@ -75,7 +76,7 @@ class FakeImburse(BaseAdapter):
         self.requests: list[requests.PreparedRequest] = []
         self.script: list[Behaviour] = []
         self.always: Behaviour | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def accept(self, members: Mapping[str, Any]) -> None:
         """Accept this secret's key from now on."""
@@ -103,7 +104,7 @@ class FakeImburse(BaseAdapter):
     def close(self) -> None:
         """Nothing to close."""
 
-    def obey(self, request: requests.PreparedRequest) -> type_answer:
+    def obey(self, request: requests.PreparedRequest) -> Answered:
         """Answer by the rules of protocol.md."""
         scheme, _, credentials = str(request.headers["Authorization"]).partition(" ")
         if request.url and request.url.endswith("/v1/identity/me"):
@@ -121,12 +122,12 @@ class FakeImburse(BaseAdapter):
         self.tokens[token] = public_key
         return self.answer({"accessToken": token, "expires": int(self.clock()) + 1800}, status=201)
 
-    def _me(self, scheme: str, token: str) -> type_answer:
+    def _me(self, scheme: str, token: str) -> Answered:
         if scheme != "Bearer" or self.tokens.pop(token, None) is None:
             return self.refuse(401, "TOKEN_SPENT")
         return self.answer({"accounts": [{"accountId": "account-1"}], "tenants": [{"tenantId": "tenant-a"}]})
 
-    def answer(self, payload: Any, status: int = 200, **headers: str) -> type_answer:
+    def answer(self, payload: Any, status: int = 200, **headers: str) -> Answered:
         """An answer with a JSON body, a Date by this fake's clock, and more headers, `retry_after="3"`."""
         body = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
         headers = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -136,7 +137,7 @@ class FakeImburse(BaseAdapter):
             body,
         )
 
-    def refuse(self, status: int, code: str = "SOME_CODE", **headers: str) -> type_answer:
+    def refuse(self, status: int, code: str = "SOME_CODE", **headers: str) -> Answered:
         """An error in the shape of protocol.md, section 5."""
         body = {"timestamp": 1, "correlationId": "0HLPSRAQ7S0I6:00000002", "errors": [{"errorCode": code}]}
         return self.answer(body, status, **headers)

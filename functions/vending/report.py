@@ -34,6 +34,10 @@ class VendFailed(Exception):
         self.error_type = error_type
 
 
+class ReportIncomplete(Exception):
+    """Some credentials were not reached; the message is the report as JSON. It is what raises the alarm."""
+
+
 class AccessReport:
     """Vends a token for each credential that its alias may inspect, and asks Imburse what the key behind it reaches.
 
@@ -83,7 +87,8 @@ class AccessReport:
     def run(self) -> dict[str, Any]:
         """Ask for every credential and log one line each.
 
-        Answers `{"reached": [credential, ...], "failed": {credential: error code or the vend function's error type}}`.
+        Answers `{"reached": [credential, ...]}`. Raises ReportIncomplete, whose message has `"failed"` too: a map from
+        credential to error code, or to the vend function's error type.
         """
         reached: list[str] = []
         failed: dict[str, str] = {}
@@ -104,7 +109,9 @@ class AccessReport:
                 )
                 continue
             self._logger.error("credential not reported", credential=str(credential), code=failed[str(credential)])
-        return {"reached": reached, "failed": failed}
+        if failed:
+            raise ReportIncomplete(json.dumps({"reached": reached, "failed": failed}))
+        return {"reached": reached}
 
     def _credentials(self) -> Iterator[CredentialId]:
         pages = self._secrets_manager.get_paginator("list_secrets").paginate(

@@ -14,7 +14,7 @@ from imburse_auth.errors import (
 )
 from imburse_auth.exchange import Attempt, Exchange
 from imburse_auth.retry import Deadline
-from tests.fakes import BASE_URL, Clock, FakeImburse, secret
+from tests.fakes import BASE_URL, Answered, Clock, FakeImburse, secret
 
 
 @dataclass
@@ -237,6 +237,20 @@ def test_a_key_that_stays_refused_is_left_alone_for_30_seconds(bench: Bench) -> 
     bench.clock.now += 0.2
     bench.imburse.accept(bench.members)
     assert bench.run() in bench.imburse.tokens
+
+
+def test_a_thread_that_is_refused_after_another_does_not_read_the_key_again(bench: Bench) -> None:
+    bench.imburse.keys.clear()
+
+    def refused_meanwhile(_: requests.PreparedRequest) -> Answered:
+        with pytest.raises(UpstreamRejected):
+            bench.run()  # another thread's whole exchange, while this one's answer is on its way
+        return bench.imburse.refuse(401)
+
+    bench.imburse.script = [refused_meanwhile]
+    with pytest.raises(UpstreamRejected):
+        bench.run()
+    assert (bench.rereads, len(bench.imburse.requests)) == (1, 2)
 
 
 def test_another_key_is_not_held_back_by_a_refused_one(bench: Bench) -> None:

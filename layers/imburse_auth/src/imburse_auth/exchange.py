@@ -86,6 +86,7 @@ class Exchange:
                 if not clock_corrected and self._correct_clock(base_url, refusal.date_seconds):
                     clock_corrected = True
                     continue
+                self._refuse_if_refused(base_url, api_key)  # another thread has read it afresh in the meantime
                 if not key_reread and reread is not None:
                     key_reread = True
                     fresh = reread(api_key)

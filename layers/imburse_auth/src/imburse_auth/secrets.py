@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 TTL_SECONDS = 300
 STALE_SECONDS = 3600
 DOWN_SECONDS = 10
-REREAD_SECONDS = 1
 
 # Always named: a reader that leaves it out gets AWS's default, and from moto a stale version after a rotation.
 _CURRENT = "AWSCURRENT"
@@ -90,12 +89,10 @@ class SecretStore:
     ) -> ApiKey:
         """The key as it is now in Secrets Manager, past the cache, because `refused` was refused.
 
-        Threads that are refused together share one read: a key read after `refused`, or within the last second, is served.
+        Threads that are refused together share one read: a key that came after `refused` is served from memory.
         """
         entry = self._entries.get(credential)
-        if entry is not None and (
-            entry.api_key != refused or self._monotonic() - entry.read_at_seconds < REREAD_SECONDS
-        ):
+        if entry is not None and entry.api_key != refused:
             return entry.api_key
         try:
             return self._fetch(credential, on_read)

@@ -1,0 +1,71 @@
+"""Starting a function: what init does and does not do, and what keeps it from starting."""
+
+import gc
+import importlib.util
+import os
+import threading
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from unittest import mock
+
+import pytest
+import urllib3
+
+from imburse_auth import AccessToken, ApiKey, HmacToken
+from tests.machine import ENVIRON, POLICY_DIR
+
+HANDLERS = ["vend", "api", "access_report"]
+
+
+def start(name: str, **changes: str) -> ModuleType:
+    """A fresh import of a handler, as a new execution environment makes it."""
+    spec = importlib.util.find_spec(f"handlers.{name}")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    with mock.patch.dict(os.environ, {**ENVIRON, **changes}):
+        spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", HANDLERS)
+def test_a_function_starts_without_a_network_and_has_a_handler(name: str) -> None:
+    assert callable(start(name).handler)
+
+
+@pytest.mark.parametrize("name", HANDLERS)
+def test_a_snapshot_after_init_holds_no_key_no_token_no_connection_and_no_thread(name: str) -> None:
+    gc.collect()
+    before = {id(thing) for thing in gc.get_objects()}
+    threads = threading.active_count()
+    module = start(name)
+    assert threading.active_count() == threads
+    new = [thing for thing in gc.get_objects() if id(thing) not in before]
+    kinds = (ApiKey, AccessToken, HmacToken, urllib3.HTTPResponse, urllib3.connection.HTTPConnection)
+    assert not [thing for thing in new if isinstance(thing, kinds)]
+    state: Any = getattr(module, "vending", None)
+    if state is not None:
+        assert state._supply._secrets._entries == {}
+        assert len(state._supply._once._seen) == 0
+
+
+@pytest.mark.parametrize("name", HANDLERS)
+@pytest.mark.parametrize("variable", ["POWERTOOLS_SERVICE_NAME", "ACCESS_POLICY", "IMBURSE_HOSTS"])
+def test_a_function_without_its_settings_does_not_start(name: str, variable: str) -> None:
+    with pytest.raises(ValueError, match=rf"^{variable}: "):
+        start(name, **{variable: ""})
+
+
+def test_a_report_without_its_alias_does_not_start() -> None:
+    with pytest.raises(ValueError, match=r"^VEND_FUNCTION: "):
+        start("access_report", VEND_FUNCTION="")
+
+
+@pytest.mark.parametrize("name", HANDLERS)
+@pytest.mark.parametrize("rule", ["permit (", 'permit (principal == User::"x", action, resource);'])
+def test_a_policy_that_is_not_sound_keeps_the_function_from_starting(name: str, rule: str, tmp_path: Path) -> None:
+    (tmp_path / "dev.cedar").write_text(rule)
+    (tmp_path / "schema.cedarschema").write_text((POLICY_DIR / "schema.cedarschema").read_text())
+    with pytest.raises(ValueError, match=r"^access policy dev\.cedar: "):
+        start(name, ACCESS_POLICY=str(tmp_path / "dev.cedar"))
