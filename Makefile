@@ -1,0 +1,58 @@
+# Each target brings what it needs: uv and Python packages by hash, into this checkout only. `make help` lists them.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+export PYTHONDONTWRITEBYTECODE SAM_CLI_TELEMETRY := 0
+export AWS_DEFAULT_REGION ?= eu-west-1
+dev := @requirements/install dev &&
+bin := .venv/bin
+STAGE ?= dev
+ARCHITECTURE ?= arm64
+
+.PHONY: help demo serve test check unit integration e2e lint format validate build deploy lock clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
+
+demo: ## run the main job on the local stack and show it working
+	$(dev) $(bin)/python -m local demo
+
+serve: ## run the system on this machine until interrupted; IMBURSE_URL= SECRETS= CALLERS= POLICY= API_PORT= LAMBDA_PORT= LOG_FILE= CONCURRENCY=
+	$(dev) exec $(bin)/python -m local serve
+
+test: ## run every test
+	$(dev) $(bin)/pytest
+
+check: lint unit integration ## what a change must pass: lint, types, the fast tests
+
+unit: ## tests without a network
+	$(dev) $(bin)/pytest -q tests/unit
+
+integration: ## tests on moto
+	$(dev) $(bin)/pytest -q tests/integration
+
+e2e: ## tests on the local stack
+	$(dev) $(bin)/pytest -q tests/e2e
+
+lint: ## ruff and mypy
+	$(dev) $(bin)/ruff check . && $(bin)/ruff format --check . && $(bin)/mypy
+
+format: ## let ruff rewrite what it can
+	$(dev) $(bin)/ruff check --fix . ; $(bin)/ruff format .
+
+validate: ## the template: sam validate --lint, cfn-lint, checkov
+	@requirements/install dev && requirements/install sam && requirements/install checkov
+	.tools/sam/bin/sam validate --lint
+	$(bin)/cfn-lint template.yaml
+	.tools/checkov/bin/checkov
+
+build: ## what is deployed, in .aws-sam/build: sam build and byte-compilation; wants Python 3.13
+	@requirements/build $(ARCHITECTURE)
+
+deploy: build ## build and deploy a stage: make deploy STAGE=sandbox
+	.tools/sam/bin/sam deploy --config-env $(STAGE)
+
+lock: ## compile the lock files anew from the pyproject.toml files, with hashes and without addresses
+	@requirements/install dev && requirements/lock
+
+clean: ## remove what make made
+	rm -rf .venv .tools .aws-sam .local .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
