@@ -154,6 +154,18 @@ def test_a_clock_that_is_wrong_is_corrected_once_and_for_later_exchanges(bench: 
     assert bench.rereads == 0
 
 
+def test_a_clock_that_another_thread_corrects_meanwhile_is_no_refusal_of_the_key(bench: Bench) -> None:
+    bench.imburse.clock = lambda: bench.clock.now + 3600
+
+    def corrected_meanwhile(_: requests.PreparedRequest) -> Answered:
+        assert bench.run() in bench.imburse.tokens  # another thread, while this one's 401 is on its way
+        return bench.imburse.refuse(401)
+
+    bench.imburse.script = [corrected_meanwhile]
+    assert bench.run() in bench.imburse.tokens
+    assert bench.rereads == 0
+
+
 def test_a_clock_that_comes_right_again_is_followed(bench: Bench) -> None:
     bench.imburse.clock = lambda: bench.clock.now + 3600
     bench.run()

@@ -83,7 +83,7 @@ class Exchange:
             try:
                 return self._with_retries(api_key, base_url, deadline, correlation_id, on_attempt)
             except Unauthorized as refusal:
-                if not clock_corrected and self._correct_clock(base_url, refusal.date_seconds):
+                if not clock_corrected and self._correct_clock(base_url, refusal):
                     clock_corrected = True
                     continue
                 self._refuse_if_refused(base_url, api_key)  # another thread has read it afresh in the meantime
@@ -118,21 +118,29 @@ class Exchange:
 
     def _once(self, api_key: ApiKey, base_url: str, deadline: Deadline, correlation_id: str | None) -> Exchanged:
         hmac_token = sign(api_key, timestamp=int(self.now(base_url)))
-        answer = self._transport.send(
-            "POST",
-            base_url + EXCHANGE_PATH,
-            {"Authorization": hmac_token.authorization},
-            deadline=deadline,
-            correlation_id=correlation_id,
-        )
+        try:
+            answer = self._transport.send(
+                "POST",
+                base_url + EXCHANGE_PATH,
+                {"Authorization": hmac_token.authorization},
+                deadline=deadline,
+                correlation_id=correlation_id,
+            )
+        except Unauthorized as refusal:
+            refusal.signed_at_seconds = hmac_token.timestamp
+            raise
         token = AccessToken.from_answer(answer.payload, api_key, now=self.now(base_url))
         return Exchanged(token, answer.correlation_id)
 
-    def _correct_clock(self, base_url: str, date_seconds: float | None) -> bool:
-        """True if the host's clock is so far from ours that it explains a 401; ours is then corrected for that host."""
-        if date_seconds is None or abs(date_seconds - self.now(base_url)) <= MAX_CLOCK_SKEW_SECONDS:
+    def _correct_clock(self, base_url: str, refusal: Unauthorized) -> bool:
+        """True if the host's clock is so far from ours that it explains a 401; ours is then corrected for that host.
+
+        Ours is the time that was signed, not the time by now: another thread may have corrected it in between.
+        """
+        date, signed_at = refusal.date_seconds, refusal.signed_at_seconds
+        if date is None or abs(date - signed_at) <= MAX_CLOCK_SKEW_SECONDS:
             return False
-        self._offset_seconds[base_url] = date_seconds - self._clock()
+        self._offset_seconds[base_url] = date - self._clock()
         return True
 
     def _refuse_if_refused(self, base_url: str, api_key: ApiKey) -> None:

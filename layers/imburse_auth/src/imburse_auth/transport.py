@@ -34,9 +34,10 @@ LONGEST_RETRY_AFTER_SECONDS = 3600
 
 
 class Unauthorized(UpstreamRejected):
-    """A 401. `date_seconds` is the upstream's own time (its Date header) in seconds since the epoch, if it told."""
+    """A 401. Both are seconds since the epoch: the upstream's own time (its Date header), if it told, and what was signed."""
 
     date_seconds: float | None = None
+    signed_at_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
