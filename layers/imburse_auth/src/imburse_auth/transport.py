@@ -24,6 +24,7 @@ from imburse_auth.errors import (
     UpstreamUnavailable,
     plain_correlation_id,
 )
+from imburse_auth.headers_in_time import bound_headers
 from imburse_auth.retry import Deadline
 
 MAX_CONNECTIONS = 32
@@ -102,6 +103,7 @@ def _session() -> requests.Session:
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
     # No retries below ours: urllib3 would repeat the header, and a nonce that was seen is refused (protocol.md, section 2).
     adapter = HTTPAdapter(pool_connections=8, pool_maxsize=MAX_CONNECTIONS, max_retries=0, pool_block=True)
+    bound_headers(adapter)
     session.mount("https://", adapter)
     session.mount("http://", adapter)  # Hosts lets plain http through to this machine only
     return session
