@@ -8,7 +8,7 @@ bin := .venv/bin
 STAGE ?= dev
 ARCHITECTURE ?= arm64
 
-.PHONY: help demo serve test check unit integration e2e lint format validate build deploy lock clean
+.PHONY: help demo serve test check unit integration e2e lint format validate build deploy known-stage lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -48,8 +48,11 @@ validate: ## the template: sam validate --lint, cfn-lint, checkov
 build: ## what is deployed, in .aws-sam/build: sam build and byte-compilation; wants Python 3.13
 	@requirements/build $(ARCHITECTURE)
 
-deploy: build ## build and deploy a stage: make deploy STAGE=sandbox
+deploy: known-stage build ## build and deploy a stage: make deploy STAGE=sandbox
 	.tools/sam/bin/sam deploy --config-env $(STAGE)
+
+known-stage:
+	@grep -q '^\[$(STAGE)\.deploy' samconfig.toml || { echo "STAGE=$(STAGE): samconfig.toml has no such stage"; exit 2; }
 
 lock: ## compile the lock files anew from the pyproject.toml files, with hashes and without addresses
 	@requirements/install dev && requirements/lock

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
+from local.machine import leave_out_own_settings
 from local.serve_files import FileError
 from local.serve_options import OptionError, parser, read_options
 
@@ -12,6 +13,7 @@ from local.serve_options import OptionError, parser, read_options
 def main() -> int:
     """Answers the exit status: 2 when it was called wrongly."""
     arguments = vars(parser().parse_args())
+    leave_out_own_settings(os.environ)
     if arguments.pop("command") == "demo":
         from local.demo import main as demo
 

@@ -43,6 +43,8 @@ def main(policy: Path | None = None) -> int:
     except StepFailed as failed:
         voice.fails(str(failed))
         return 1
+    except KeyboardInterrupt:
+        return 130
     except Exception as broken:  # noqa: BLE001  (whatever breaks, a newcomer is told at which step, without a traceback)
         voice.fails(f"{type(broken).__name__}: {broken}")
         return 1

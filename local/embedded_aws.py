@@ -37,7 +37,7 @@ async def moto_server(port: int, *, env: Mapping[str, str], cwd: Path, guard: Gu
         if match := _RUNNING.search(line):
             ready.set_result(match[1])
 
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    command = [sys.executable, "-m", "local.moto_process", str(port)]
     child = await Child.start(command, env=env, cwd=cwd, on_line=on_line, guard=guard)
     try:
         waited_for: list[asyncio.Future[Any]] = [ready, child.exited]

@@ -108,6 +108,6 @@ def _examples(credential: str, caller: LocalCaller | None) -> Iterator[str]:
         yield "and one for a scheduled job, which is named by the alias it invokes:"
         yield (
             f"  .venv/bin/aws lambda invoke --function-name {STACK_NAME}-vend:settlement-job"
-            " --payload fileb://events/vend_single.json /dev/stdout"
+            " --payload fileb://events/vend_single.json /dev/stdout | cat"
         )
         yield ""

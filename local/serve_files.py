@@ -47,8 +47,8 @@ def read_callers(path: Path) -> dict[str, LocalCaller]:
         if not isinstance(value, dict) or set(value) != {"secretAccessKey", "arn"}:
             raise FileError(f"{where}: must be an object with secretAccessKey and arn, and nothing else")
         secret, arn = value["secretAccessKey"], value["arn"]
-        if not isinstance(secret, str) or not secret:
-            raise FileError(f"{where}: secretAccessKey must be text that is not empty")
+        if not (isinstance(secret, str) and secret.isascii() and secret.isprintable() and secret):
+            raise FileError(f"{where}: secretAccessKey must be ASCII text that is not empty")
         if not isinstance(arn, str) or not _PRINCIPAL.fullmatch(arn):
             raise FileError(f"{where}: arn must be the ARN of an IAM role or of an assumed role")
         callers[key_id] = LocalCaller(key_id, secret, arn)

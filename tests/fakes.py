@@ -130,7 +130,7 @@ class FakeImburse(BaseAdapter):
     def answer(self, payload: Any, status: int = 200, **headers: str) -> Answered:
         """An answer with a JSON body, a Date by this fake's clock, and more headers, `retry_after="3"`."""
         body = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
-        headers = {name.replace("_", "-"): value for name, value in headers.items()}
+        headers = {name.replace("_", "-").title(): value for name, value in headers.items()}
         return (
             status,
             {"Date": formatdate(self.clock(), usegmt=True), "Content-Length": str(len(body)), **headers},

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from imburse_auth.errors import VendingError
 from vending import answer
 from vending.access import caller
-from vending.request import correlation_id_from_api, from_api
+from vending.request import from_api, ids_from_api
 from vending.service import Vending, Visit
 
 if TYPE_CHECKING:
@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 vending = Vending.from_env(os.environ)
 
 
-def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+def handler(event: object, context: LambdaContext) -> dict[str, Any]:
     """Answer with a proxy response, whatever happens."""
-    request_id = event.get("requestContext", {}).get("requestId") or context.aws_request_id
-    visit = Visit.of("api", request_id, correlation_id_from_api(event), context)
+    proxied: dict[str, Any] = event if isinstance(event, dict) else {}
+    request_id, correlation_id = ids_from_api(proxied)
+    visit = Visit.of("api", request_id or context.aws_request_id, correlation_id, context)
     try:
-        return answer.ok(vending.serve(visit, lambda: caller.from_api(event), lambda: from_api(event)))
+        return answer.ok(vending.serve(visit, lambda: caller.from_api(proxied), lambda: from_api(proxied)))
     except VendingError as exc:
         return answer.refused(exc, visit.request_id)

@@ -76,7 +76,7 @@ def refused(error: VendingError, request_id: str) -> dict[str, Any]:
 def raised(error: VendingError, request_id: str) -> VendingError:
     """The error as a direct invoke raises it: errorType is its class, errorMessage the problem document as JSON.
 
-    It comes without traceback: what Lambda makes of one would show the caller our files.
+    It comes without traceback: what Lambda makes of one would show the caller more of us than the handler's own line.
     """
     document = problem(error, request_id)
     seconds = error.retry_after_seconds or error.default_retry_after_seconds

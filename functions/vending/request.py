@@ -63,10 +63,13 @@ def from_api(event: Mapping[str, Any]) -> Request:
             raise InvalidRequest("path: no such route")
 
 
-def correlation_id_from_api(event: Mapping[str, Any]) -> object:
-    """What the caller sent as X-Correlation-ID, whatever it is, or None."""
-    headers = event.get("headers") or {}
-    return next((value for name, value in headers.items() if name.lower() == "x-correlation-id"), None)
+def ids_from_api(event: Mapping[str, Any]) -> tuple[str | None, object]:
+    """API Gateway's request id, and what the caller sent as X-Correlation-ID, whatever it is; None for what is not there."""
+    context, headers = event.get("requestContext"), event.get("headers")
+    request_id = context.get("requestId") if isinstance(context, dict) else None
+    named = headers.items() if isinstance(headers, dict) else ()
+    correlation_id = next((value for name, value in named if name.lower() == "x-correlation-id"), None)
+    return plain_correlation_id(request_id), correlation_id
 
 
 def _credential(make: Callable[..., CredentialId], *parts: object) -> CredentialId:
@@ -83,9 +86,19 @@ def _body(event: Mapping[str, Any]) -> object:
     if not isinstance(body, str) or len(body) > MAX_BODY_CHARACTERS:
         raise InvalidRequest(f"body: must be at most {MAX_BODY_CHARACTERS} characters")
     try:
-        return json.loads(base64.b64decode(body, validate=True) if event.get("isBase64Encoded") else body)
+        text = base64.b64decode(body, validate=True) if event.get("isBase64Encoded") else body
+        return json.loads(text, object_pairs_hook=_without_repeats)
+    except InvalidRequest:
+        raise
     except (ValueError, RecursionError):
         raise InvalidRequest("body: must be JSON") from None
+
+
+def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise InvalidRequest("body: a field stands in it twice")
+    return members
 
 
 def _members(value: object, where: str, known: set[str]) -> dict[str, Any]:

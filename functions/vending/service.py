@@ -112,7 +112,7 @@ class Vending:
             error = exc if isinstance(exc, VendingError) else self._bug(exc)
             self._refuse(record, error, effort)
             raise error from None
-        self._count(record, effort, vended=len(record.tokens) if record.action == "vend" else 0)
+        self._count(record, effort, vended=len(record.tokens) if record.action == "vend" else 0, failed=record.failures)
         return body
 
     def _answer(
@@ -211,15 +211,20 @@ class Vending:
             self._audit.write(record, now=self._clock())
         except VendingError as unwritten:
             self._logger.error("no audit record", reason=unwritten.reason)  # noqa: TRY400 - a traceback holds values
-        self._count(record, effort, vended=0, refused=error.code)
+        self._count(record, effort, vended=0, failed={error.code: record.count or 1})
+        self._measure(lambda: self._metrics.refused(self._dimension(record), error.code))
 
-    def _count(self, record: AuditRecord, effort: Effort, *, vended: int, refused: str | None = None) -> None:
-        credential = self._dimension(record)
+    def _count(self, record: AuditRecord, effort: Effort, *, vended: int, failed: Mapping[str, int]) -> None:
         latencies_seconds = [attempt.seconds for attempt in effort.attempts]
+        reads = len(effort.secret_reads)
+        dimension = self._dimension(record)
+        self._measure(lambda: self._metrics.visit(dimension, vended, latencies_seconds, secret_reads=reads))
+        if record.decision == "allow":
+            self._measure(lambda: self._metrics.failed(dimension, failed))
+
+    def _measure(self, measure: Callable[[], None]) -> None:
         try:
-            self._metrics.visit(credential, vended, latencies_seconds, secret_reads=len(effort.secret_reads))
-            if refused is not None:
-                self._metrics.refused(credential, refused)
+            measure()
         except Exception as exc:  # noqa: BLE001 - the record is written: a lost figure must not lose the answer
             self._logger.error("metrics lost", error_type=type(exc).__name__)  # noqa: TRY400
 

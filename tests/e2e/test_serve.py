@@ -23,6 +23,7 @@ from local.demo_clients import Signed
 from local.imburse import Imburse, ImburseKey
 from local.serving import bind, in_background
 from local.serving import serving as serving_app
+from local.stack import LocalStack, StackSettings
 from tests.processes import descendants, is_running, wait_until
 
 _READY = re.compile(r"READY api=(http://127\.0\.0\.1:\d+) lambda=(http://127\.0\.0\.1:\d+)\n")
@@ -174,3 +175,30 @@ def test_a_bad_file_is_one_line_and_exit_status_2(tmp_path: Path) -> None:
     callers.write_text("[]")
     status, out, err = failing(CALLERS=str(callers))
     assert (status, out, err) == (2, "", f"error: CALLERS {callers}: must be a JSON object\n")
+
+
+def test_what_the_shell_has_set_for_aws_and_proxies_does_not_matter() -> None:
+    elsewhere = {
+        "HTTP_PROXY": "http://127.0.0.1:1",
+        "http_proxy": "http://127.0.0.1:1",
+        "AWS_PROFILE": "nowhere",
+        "AWS_RETRY_MODE": "x",
+    }
+    environment_of_a_company = {**os.environ, **elsewhere, "AWS_ENDPOINT_URL": "http://127.0.0.1:1"}
+    for name in ("NO_PROXY", "no_proxy", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        environment_of_a_company.pop(name, None)
+    demo = [sys.executable, "-m", "local", "demo"]
+    done = subprocess.run(demo, env=environment_of_a_company, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_a_web_page_reaches_neither_the_secrets_nor_the_functions() -> None:
+    with in_background(LocalStack(StackSettings(secrets={"imburse/sandbox/a": "{}"}))) as stack:
+        target = {"X-Amz-Target": "secretsmanager.GetSecretValue", "Content-Type": "application/x-amz-json-1.1"}
+        authorization = "AWS4-HMAC-SHA256 Credential=x/20260101/eu-west-1/secretsmanager/aws4_request, SignedHeaders=host, Signature=x"
+        body = '{"SecretId": "imburse/sandbox/a"}'
+        headers = {**target, "Authorization": authorization}
+        assert requests.post(stack.moto_url, data=body, headers=headers, timeout=10).status_code == 200
+        for page in ({"Origin": "https://evil.example"}, {"Host": "evil.example:80"}):
+            assert requests.post(stack.moto_url, data=body, headers=headers | page, timeout=10).status_code == 403
+            assert requests.options(stack.moto_url, headers=page, timeout=10).status_code == 403

@@ -152,12 +152,27 @@ def drip(connection: socket.socket, pieces: bytes) -> None:
         time.sleep(0.2)  # the slowness is what is tested
 
 
-@pytest.mark.parametrize("head", [b"", GOOD[:40]], ids=["headers", "body"])
-def test_an_answer_that_drips_is_given_up_in_time(head: bytes) -> None:
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+HEADER = b"X-Pad: x\r\n" * 50
+
+
+@pytest.mark.parametrize(
+    ("head", "dripping"),
+    [
+        (b"", b"HTTP/1.1 200 OK\r\n" + HEADER),
+        (GOOD[:40], b" " * 500),
+        (CHUNKED, b"1\r\n \r\n" * 100),
+        (CHUNKED + b"2;", b"x" * 500),
+        (CHUNKED + b"2\r\n{}\r\n0\r\n", HEADER),
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 50),
+    ],
+    ids=["headers", "body", "chunks", "chunk extension", "trailers", "continue"],
+)
+def test_an_answer_that_drips_is_given_up_in_time(head: bytes, dripping: bytes) -> None:
     def serve(connection: socket.socket, _: int) -> None:
         request(connection)
         connection.sendall(head)
-        drip(connection, b"HTTP/1.1 200 OK\r\n" + b"X-Pad: x\r\n" * 50 if not head else b" " * 500)
+        drip(connection, dripping)
 
     with upstream(serve) as (url, _):
         started = time.monotonic()
@@ -214,7 +229,7 @@ def test_headers_that_drip_over_tls_are_given_up_in_time_too(certificate: Path) 
         if number == 0:
             connection.sendall(GOOD)
             request(connection)
-        drip(connection, b"HTTP/1.1 200 OK\r\n" + b"X-Pad: x\r\n" * 50)
+        drip(connection, b"HTTP/1.1 200 OK\r\n" + HEADER)
 
     with upstream(over_tls(certificate, serve)) as (url, _):
         transport = Transport()

@@ -11,6 +11,8 @@ from imburse_auth import ApiKey
 from imburse_auth.errors import CredentialMisconfigured
 from tests.fakes import private_key, secret
 
+NULL = object()  # in a case of changes, where None leaves the field out
+
 
 def test_a_secret_with_every_field_becomes_a_key() -> None:
     members = secret(name="payouts", roles=["tenant-app-read"], baseUrl="https://own.test", reuse="shared", note="ours")
@@ -52,6 +54,8 @@ def test_account_and_tenant_are_optional_outside_a_secret() -> None:
         ({"accountId": None}, "accountId"),
         ({"accountId": "a\nb"}, "accountId"),
         ({"tenantId": ""}, "tenantId"),
+        ({"tenantId": NULL}, "tenantId"),
+        ({"roles": NULL}, "roles"),
         ({"tenantId": 12}, "tenantId"),
         ({"tenantID": "tenant-b"}, "tenantId"),
         ({"tennantId": "tenant-b"}, "tenantId"),
@@ -65,7 +69,7 @@ def test_account_and_tenant_are_optional_outside_a_secret() -> None:
     ],
 )
 def test_a_wrong_field_is_named_and_no_value_is_shown(changes: dict[str, Any], field: str) -> None:
-    members = secret(**changes)
+    members = {name: None if value is NULL else value for name, value in secret(**changes).items()}
     with pytest.raises(CredentialMisconfigured) as caught:
         ApiKey.from_secret(json.dumps(members))
     said = f"{caught.value} {caught.value!r} {caught.value.__cause__!r}"

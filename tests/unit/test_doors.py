@@ -1,12 +1,14 @@
 """Each row of the README's error table, and the good answers, through both doors."""
 
 import json
+import traceback
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import requests
 
+from imburse_auth.errors import VendingError
 from tests.fakes import BASE_URL, aws_error, secret
 from tests.machine import Context, Machine, Refusal, api_event
 
@@ -81,6 +83,20 @@ def test_a_batch_of_one_by_api_is_a_list(machine: Machine) -> None:
 def test_a_batch_reads_the_key_once(machine: Machine) -> None:
     machine.api(api_event("tokens", body='{"count": 50}'))
     assert len(machine.aws.reads) == 1
+
+
+def test_a_batch_for_a_credential_that_is_not_there_asks_once(machine: Machine) -> None:
+    nothing_to_read(machine)
+    assert machine.api_refusal(api_event("tokens", body='{"count": 500}')).code == "credential_not_found"
+    assert len(machine.aws.reads) == 1
+
+
+def test_a_direct_refusal_shows_no_frame_but_the_handlers_own(machine: Machine) -> None:
+    imburse_says(403)(machine)
+    with pytest.raises(VendingError) as caught:
+        machine.invoke(SINGLE)
+    frames = [frame.filename.rpartition("/")[2] for frame in traceback.extract_tb(caught.value.__traceback__)]
+    assert frames == ["test_doors.py", "machine.py", "vend.py"]
 
 
 def test_a_batch_reports_what_did_not_come(machine: Machine) -> None:
@@ -192,7 +208,7 @@ def test_a_direct_event_that_is_wrong_is_invalid_and_goes_no_further(machine: Ma
         ("token", "[]"), ("token", '{"count": 1}'), ("token", "null"), ("token", "x"), ("token", "{" * 1000), ("token", "[" * 1_000_000),
         ("tokens", None), ("tokens", ""), ("tokens", "{}"), ("tokens", '{"count": 0}'), ("tokens", '{"count": 501}'),
         ("tokens", '{"count": "5"}'), ("tokens", '{"count": 1.5}'), ("tokens", '{"count": NaN}'), ("tokens", '{"count": true}'),
-        ("tokens", '{"count": null}'), ("tokens", '{"count": 1, "credential": "sandbox/tenant-b"}'), ("tokens", "5"), ("tokens", "\ud800"),
+        ("tokens", '{"count": null}'), ("tokens", '{"count": 1, "count": 2}'), ("tokens", '{"count": 1, "credential": "sandbox/tenant-b"}'), ("tokens", "5"), ("tokens", "\ud800"),
         ("tokens", '{"count": ' + "9" * 1000 + "}"), ("tokens", '{"count": 1}' + " " * 10_000_000), ("identity", '{"count": 1}'), ("nowhere", None),
     ],
 )  # fmt: skip
@@ -409,8 +425,63 @@ def test_a_token_that_imburse_gives_out_twice_is_handed_out_once(machine: Machin
 
 def test_no_time_left_is_unavailable_and_not_a_timeout(machine: Machine) -> None:
     refusal = machine.invoke_refusal(SINGLE, Context(remaining_ms=900))
+    assert (refusal.code, refusal.document["retryAfter"]) == ("secrets_unavailable", 5)
+    assert_nothing_was_reached(machine)
+    machine.invoke(SINGLE)
+    refusal = machine.invoke_refusal(SINGLE, Context(remaining_ms=900))
     assert (refusal.code, refusal.document["retryAfter"]) == ("upstream_unavailable", 5)
-    assert machine.imburse.requests == []
+
+
+def test_a_batch_stops_when_imburse_is_throttling(machine: Machine) -> None:
+    imburse_says(429)(machine)
+    assert machine.api_refusal(api_event("tokens", body='{"count": 500}')).code == "upstream_throttled"
+    assert len(machine.imburse.requests) <= 32 * 4
+
+
+def test_a_new_key_is_held_to_the_list_of_hosts_like_the_first(machine: Machine) -> None:
+    machine.invoke(SINGLE)
+    members = secret(baseUrl="https://evil.example")
+    machine.imburse.keys.clear()
+    machine.imburse.accept(members)
+    machine.aws.put("sandbox/tenant-a", members)
+    assert machine.invoke_refusal(SINGLE).code == "credential_misconfigured"
+
+
+def test_a_new_key_is_exchanged_at_its_own_host(machine: Machine) -> None:
+    machine.invoke(SINGLE)
+    members = secret(baseUrl="https://api.imburse.test")
+    machine.imburse.keys.clear()
+    machine.imburse.accept(members)
+    machine.aws.put("sandbox/tenant-a", members)
+    assert machine.invoke(SINGLE)["baseUrl"] == "https://api.imburse.test"
+    assert str(machine.imburse.requests[-1].url).startswith("https://api.imburse.test/")
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        None,
+        [],
+        "x",
+        {},
+        {"requestContext": None},
+        {"requestContext": []},
+        {"requestContext": {"identity": [], "requestId": "a\nb"}},
+        {"requestContext": {"identity": {"userArn": 5}}},
+        {"headers": []},
+    ],
+)
+def test_an_event_that_is_not_api_gateways_is_refused_and_recorded(machine: Machine, event: Any) -> None:
+    assert machine.api_refusal(event).code == "not_authorized"
+    assert machine.audit[0]["requestId"] == Context().aws_request_id
+
+
+def test_an_identity_answer_that_repeats_the_token_is_not_passed_on(machine: Machine) -> None:
+    def repeat(request: requests.PreparedRequest) -> Any:
+        return machine.imburse.answer({"accounts": [str(request.headers["Authorization"])]})
+
+    machine.imburse.script = [machine.imburse.obey, repeat]
+    assert machine.api_refusal(api_event("identity", role="operators")).code == "upstream_protocol"
 
 
 def assert_nothing_was_reached(machine: Machine) -> None:

@@ -1,7 +1,9 @@
 """What is written down: the audit record, the log and the metrics, and that none of them holds a secret."""
 
+import io
 import json
 import logging
+import sys
 from typing import Any
 
 import botocore.exceptions
@@ -88,6 +90,28 @@ def test_the_record_is_written_before_the_token_leaves_and_without_it_nothing_do
     assert not any(token in json.dumps(refusal.document) for token in machine.imburse.tokens)
 
 
+def test_a_record_that_fails_once_does_not_name_the_token_that_then_stayed(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, failures = machine.vending._audit._write, [OSError("full")]
+
+    def fail_once(line: str) -> None:
+        if failures:
+            raise failures.pop()
+        write(line)
+
+    monkeypatch.setattr(machine.vending._audit, "_write", fail_once)
+    assert machine.invoke_refusal(SINGLE).code == "audit_unavailable"
+    assert [(record["outcome"], record.get("tokens")) for record in machine.audit] == [("failed", None)]
+
+
+def test_a_record_does_not_wait_in_a_buffer(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BufferedWriter(raw)))  # type: ignore[type-var]
+    AuditTrail().write(AuditRecord("r", "c", "vend", "api"), now=0)
+    assert raw.getvalue().endswith(b"}\n")
+
+
 @pytest.mark.parametrize("failure", [OSError("closed"), ValueError("I/O operation on closed file")])
 def test_a_trail_that_cannot_be_written_says_so(failure: Exception) -> None:
     def write(_: str) -> None:
@@ -154,6 +178,26 @@ def test_a_refusal_is_counted_by_code(machine: Machine, capsys: pytest.CaptureFi
     assert (line["RequestsRefused"], line["code"], line["credential"]) == ([1.0], "not_authorized", "sandbox/tenant-a")
 
 
+def test_what_is_missing_from_a_batch_is_counted(machine: Machine, capsys: pytest.CaptureFixture[str]) -> None:
+    machine.imburse.script = [lambda _: machine.imburse.refuse(400)] * 3
+    machine.api(api_event("tokens", body='{"count": 5}'))
+    lines = metrics_in(capsys.readouterr().out)
+    failed = [line for line in lines if "TokensFailed" in line]
+    assert [(line["TokensFailed"], line["code"]) for line in failed] == [([3.0], "upstream_rejected")]
+    assert failed[0]["_aws"]["CloudWatchMetrics"][0]["Dimensions"] == [["service"], ["service", "credential", "code"]]
+    assert not [line for line in lines if "RequestsRefused" in line]
+
+
+def test_a_vend_that_fails_whole_counts_each_token_it_was_asked_for(
+    machine: Machine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    machine.imburse.always = lambda _: machine.imburse.refuse(400)
+    machine.api(api_event("tokens", body='{"count": 5}'))
+    machine.api(api_event(role="stranger"))
+    lines = metrics_in(capsys.readouterr().out)
+    assert [line["TokensFailed"] for line in lines if "TokensFailed" in line] == [[5.0]]
+
+
 def test_a_stranger_cannot_make_a_metric_for_each_name_it_thinks_of(
     machine: Machine, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -188,6 +232,13 @@ def test_the_libraries_stay_quiet_however_low_the_root_logger_is(
     machine.invoke(SINGLE)
     assert "Response body" not in caplog.text
     assert "Authorization" not in caplog.text
+
+
+def test_urllib3_does_not_log_the_headers_that_it_cannot_read(caplog: pytest.LogCaptureFixture) -> None:
+    make_logger("any")
+    logging.getLogger("urllib3.connectionpool").warning("Failed to parse headers: %s", "X-Echo: Bearer abc")
+    logging.getLogger("botocore.hooks").error("a value")
+    assert caplog.text == ""
 
 
 FAULTS: list[Any] = [

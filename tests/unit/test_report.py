@@ -2,10 +2,12 @@ import io
 import itertools
 import json
 from typing import Any
+from unittest import mock
 
 import pytest
 
 from imburse_auth.hosts import Hosts
+from imburse_auth.retry import Deadline
 from tests.fakes import BASE_URL, secret
 from tests.machine import ENVIRON, POLICY_DIR, Context, Machine, handler_module
 from vending.access.policy import Policy
@@ -56,7 +58,7 @@ class Bench:
         self.lambda_ = FakeLambda(self.machine)
         self.listing = FakeListing(self.machine)
 
-    def run(self) -> dict[str, Any]:
+    def run(self, seconds: float = 300) -> dict[str, Any]:
         report = AccessReport(
             vend_function=ENVIRON["VEND_FUNCTION"],
             policy=Policy.load(POLICY_DIR / "dev.cedar"),
@@ -67,7 +69,7 @@ class Bench:
             logger=make_logger(f"report-{next(_numbers)}"),
         )
         try:
-            return report.run()
+            return report.run(Deadline.after(seconds))
         except ReportIncomplete as exc:
             failed: dict[str, Any] = json.loads(str(exc))
             assert failed["failed"]
@@ -112,6 +114,10 @@ def test_a_refusal_by_imburse_is_reported_by_its_code(bench: Bench) -> None:
     assert bench.run()["failed"] == {"sandbox/tenant-a": "upstream_rejected"}
 
 
+def test_what_there_is_no_time_for_is_named(bench: Bench) -> None:
+    assert bench.run(seconds=10) == {"reached": [], "failed": {"sandbox/tenant-a": "not_asked"}}
+
+
 def test_a_secret_that_is_named_unlike_a_credential_is_passed_over(bench: Bench) -> None:
     bench.listing.extra = ["imburse/odd", "imburse/a/b/c"]
     assert bench.run()["reached"] == ["sandbox/tenant-a"]
@@ -136,5 +142,5 @@ def test_a_token_is_sent_to_no_host_that_is_not_on_the_list(bench: Bench, answer
 
 def test_the_handler_answers_with_the_report(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     module = handler_module("access_report")
-    monkeypatch.setattr(module, "report", bench)
-    assert module.handler({}, Context())["reached"] == ["sandbox/tenant-a"]
+    monkeypatch.setattr(module, "report", mock.Mock(run=lambda deadline: bench.run(deadline.remaining_seconds())))
+    assert module.handler({}, Context(remaining_ms=300_000))["reached"] == ["sandbox/tenant-a"]

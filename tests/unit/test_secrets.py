@@ -8,6 +8,7 @@ import pytest
 
 from imburse_auth import ApiKey, CredentialId
 from imburse_auth.errors import CredentialMisconfigured, CredentialNotFound, SecretsUnavailable, VendingError
+from imburse_auth.retry import Deadline
 from imburse_auth.secrets import SecretStore
 from tests.fakes import Clock, FakeSecretsManager, aws_error, secret
 
@@ -99,6 +100,27 @@ def test_while_secrets_manager_is_down_a_stale_key_serves_for_an_hour(bench: Ben
     bench.clock.now += 300
     with pytest.raises(SecretsUnavailable):
         bench.store.get(A)
+
+
+def test_a_stale_key_does_not_outlive_its_hour_by_the_pause_between_two_questions(bench: Bench) -> None:
+    bench.store.get(A)
+    bench.aws.failure = aws_error("InternalServiceError", 500)
+    bench.clock.now += 3599
+    assert bench.store.get(A)
+    bench.clock.now += 2
+    with pytest.raises(SecretsUnavailable):
+        bench.store.get(A)
+
+
+def test_no_read_is_begun_that_the_deadline_would_cut_off(bench: Bench) -> None:
+    with pytest.raises(SecretsUnavailable, match="no time"):
+        bench.store.get(A, deadline=Deadline.after(5, bench.clock))
+    assert bench.aws.reads == []
+    key = bench.store.get(A, deadline=Deadline.after(10, bench.clock))
+    with pytest.raises(SecretsUnavailable, match="no time"):
+        bench.store.reread(A, key, deadline=Deadline.after(5, bench.clock))
+    bench.clock.now += 301
+    assert bench.store.get(A, deadline=Deadline.after(5, bench.clock)) == key, "the stale one is better than none"
 
 
 def test_while_it_is_down_it_is_asked_every_ten_seconds_only(bench: Bench) -> None:

@@ -67,7 +67,7 @@ def test_a_bad_secrets_file_is_refused_by_file_and_rule(tmp_path: Path, content:
         ("hidden-value", "must be an object with secretAccessKey and arn"),
         ({"arn": ROLE}, "must be an object with secretAccessKey and arn"),
         ({"secretAccessKey": "hidden-value", "arn": ROLE, "more": 1}, "and nothing else"),
-        ({"secretAccessKey": "", "arn": ROLE}, "secretAccessKey must be text"),
+        ({"secretAccessKey": "", "arn": ROLE}, "secretAccessKey must be ASCII text"),
         ({"secretAccessKey": "hidden-value", "arn": "arn:aws:iam::123456789012:user/ann"}, "arn must be"),
         ({"secretAccessKey": "hidden-value", "arn": "hidden-value"}, "arn must be"),
     ],

@@ -191,7 +191,7 @@ class TestAlarms:
         codes = {error.code for error in VendingError.__subclasses__()}
         source = (ROOT / "functions/vending/record/metrics.py").read_text("utf-8")
         ours = [m for _key, m in members(dict(stack.of_type("AWS::CloudWatch::Alarm"))) if is_our_metric(m)]
-        assert {m["MetricName"] for m in ours} == {"RequestsRefused", "ExchangeLatency"}
+        assert {m["MetricName"] for m in ours} == {"RequestsRefused", "TokensFailed", "ExchangeLatency"}
         for metric in ours:
             dimensions = {d["Name"]: d["Value"] for d in metric["Dimensions"]}
             assert f'"{metric["MetricName"]}"' in source

@@ -107,27 +107,6 @@ def test_a_body_that_ends_early_is_unavailable_and_not_half_read(sent: Sent) -> 
         sent.answer(200, b'{"accessToken": "abc"}', Content_Length="1000")
 
 
-def test_a_body_that_drips_ends_with_the_deadline(sent: Sent) -> None:
-    class Dripping(urllib3.HTTPResponse):
-        def read1(self, amt: int | None = None, decode_content: bool | None = None) -> bytes:
-            sent.clock.now += 1.0
-            return b" "
-
-    class Adapter(FakeImburse):
-        def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:  # type: ignore[override]
-            response = super().send(request, **options)
-            response.raw = Dripping(preload_content=False)
-            return response
-
-    sent.transport = Adapter(sent.clock).transport()
-    sent.imburse.script.clear()
-    started = sent.clock.now
-    with pytest.raises(VendingError) as caught:
-        sent.send(seconds=5)
-    assert isinstance(caught.value, UpstreamUnavailable)
-    assert sent.clock.now - started <= 6
-
-
 @pytest.mark.parametrize(
     ("failure", "kind"),
     [

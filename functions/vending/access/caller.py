@@ -37,8 +37,11 @@ class Caller:
 
 def from_api(event: Mapping[str, Any]) -> Caller:
     """The principal whose signature API Gateway verified. Raises NotAuthorized if it names none."""
-    identity = (event.get("requestContext") or {}).get("identity") or {}
-    match = _PRINCIPAL.fullmatch(identity.get("userArn") or "")
+    context = event.get("requestContext")
+    identity = context.get("identity") if isinstance(context, dict) else None
+    if not isinstance(identity, dict):
+        raise NotAuthorized("the event is not API Gateway's")
+    match = _PRINCIPAL.fullmatch(str(identity.get("userArn")))
     if match is None:
         raise NotAuthorized("API Gateway names no IAM principal")
     arn = match[0]

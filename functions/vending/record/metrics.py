@@ -1,12 +1,13 @@
 """Metrics by Powertools, as embedded metric format on standard output: no call, no wait.
 
 TokensVended, ExchangeLatency (ms), ExchangeAttempts and SecretReads by [service] and [service, credential];
-RequestsRefused by [service], [service, code] and [service, credential, code].
+RequestsRefused by [service], [service, code] and [service, credential, code]; TokensFailed by [service] and
+[service, credential, code].
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from aws_lambda_powertools.metrics import EphemeralMetrics, MetricUnit
 
@@ -42,6 +43,14 @@ class VendingMetrics:
         metrics.add_dimensions(service=self._service, credential=credential or UNLISTED, code=code)
         metrics.add_metric("RequestsRefused", MetricUnit.Count, 1)
         metrics.flush_metrics()
+
+    def failed(self, credential: str | None, failures: Mapping[str, int]) -> None:
+        """Tokens that an authorized caller asked for and did not get, also those that are missing from a batch."""
+        for code, count in failures.items():
+            metrics = self._metrics()
+            metrics.add_dimensions(service=self._service, credential=credential or UNLISTED, code=code)
+            metrics.add_metric("TokensFailed", MetricUnit.Count, count)
+            metrics.flush_metrics()
 
     def _metrics(self) -> EphemeralMetrics:
         metrics = EphemeralMetrics(namespace="ImburseVending", service=self._service)

@@ -17,7 +17,8 @@ _SECRET = re.compile(
     r"|(?i:(?<=privateKey\":\")|(?<=accessToken\":\")|(?<=privateKey\": \")|(?<=accessToken\": \"))[^\"]+"
 )
 
-# What these say at DEBUG holds whole responses of Secrets Manager and whole requests to Imburse.
+# What these say holds whole responses of Secrets Manager and requests to Imburse: botocore at DEBUG, but urllib3 at WARNING
+# too, with the headers of an answer that it cannot parse. They log past our formatter, so they do not log at all.
 _TALKATIVE = ("boto3", "botocore", "urllib3", "requests", "charset_normalizer")
 
 
@@ -27,6 +28,6 @@ def redact(text: str) -> str:
 
 
 def silence_libraries() -> None:
-    """Keep the libraries below WARNING quiet, however low the root logger is set."""
+    """Keep the libraries quiet at every level, however low the root logger is set."""
     for name in _TALKATIVE:
-        logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)

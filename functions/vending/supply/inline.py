@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from imburse_auth.access_token import AccessToken
 from imburse_auth.api_key import ApiKey
 from imburse_auth.credential import CredentialId
-from imburse_auth.errors import UpstreamProtocol, VendingError
+from imburse_auth.errors import UpstreamProtocol, UpstreamThrottled, VendingError
 from imburse_auth.exchange import Attempt, Exchange
 from imburse_auth.hosts import Hosts
 from imburse_auth.retry import Deadline
@@ -54,18 +54,23 @@ class InlineSupply:
 
     def one(self, credential: CredentialId, *, deadline: Deadline, correlation_id: str, effort: Effort) -> Supplied:
         """One fresh token. Raises the errors of the key, the host and the exchange."""
-        api_key, base_url = self._key(credential, effort)
+
+        def reread(refused: ApiKey) -> tuple[ApiKey, str]:
+            fresh = self._secrets.reread(credential, refused, deadline=deadline, on_read=effort.count_secret_read)
+            return fresh, self._hosts.base_url(credential, fresh.base_url)
+
+        api_key, base_url = self._key(credential, deadline, effort)
         exchanged = self._exchange.access_token(
             api_key,
             base_url,
             deadline=deadline,
-            reread=lambda refused: self._secrets.reread(credential, refused, on_read=effort.count_secret_read),
+            reread=reread,
             correlation_id=correlation_id,
             on_attempt=effort.attempts.append,
         )
         if not self._once.first_time(exchanged.token.fingerprint):
             raise UpstreamProtocol("Imburse gave out a token that it gave out before")
-        return Supplied(exchanged.token, base_url, exchanged.correlation_id)
+        return Supplied(exchanged.token, exchanged.base_url, exchanged.correlation_id)
 
     def many(
         self, credential: CredentialId, count: int, *, deadline: Deadline, correlation_id: str, effort: Effort
@@ -76,21 +81,27 @@ class InlineSupply:
         """
         from concurrent.futures import ThreadPoolExecutor, as_completed
 
-        self._key(credential, effort)
+        self._key(credential, deadline, effort)
+        throttled: list[UpstreamThrottled] = []
+
+        def one() -> Supplied:
+            if throttled:  # the rest of the batch would only be throttled too, and keep Imburse throttling
+                raise throttled[0]
+            try:
+                return self.one(credential, deadline=deadline, correlation_id=correlation_id, effort=effort)
+            except UpstreamThrottled as exc:
+                throttled.append(exc)
+                raise
 
         with ThreadPoolExecutor(min(count, MAX_CONNECTIONS), "exchange") as pool:
-            futures = [
-                pool.submit(self.one, credential, deadline=deadline, correlation_id=correlation_id, effort=effort)
-                for _ in range(count)
-            ]
-            for future in as_completed(futures):
+            for future in as_completed([pool.submit(one) for _ in range(count)]):
                 try:
                     yield future.result()
                 except VendingError as exc:
                     yield exc
 
-    def _key(self, credential: CredentialId, effort: Effort) -> tuple[ApiKey, str]:
-        api_key = self._secrets.get(credential, on_read=effort.count_secret_read)
+    def _key(self, credential: CredentialId, deadline: Deadline, effort: Effort) -> tuple[ApiKey, str]:
+        api_key = self._secrets.get(credential, deadline=deadline, on_read=effort.count_secret_read)
         return api_key, self._hosts.base_url(credential, api_key.base_url)
 
 

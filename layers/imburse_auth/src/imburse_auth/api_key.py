@@ -111,12 +111,13 @@ class ApiKey:
             near = difflib.get_close_matches(field.lower().replace("_", ""), lowered, n=1, cutoff=0.85)
             if near:
                 _refuse(lowered[near[0]], "stands in the secret under a misspelt name")
+        for field in _FIELDS.keys() & members.keys():
+            if members[field] is None:
+                _refuse(field, "must not be null")
         for field in _REQUIRED:
-            if members.get(field) is None:
+            if field not in members:
                 _refuse(field, "is missing")
-        given: dict[str, Any] = {
-            _FIELDS[field]: value for field, value in members.items() if field in _FIELDS and value is not None
-        }
+        given: dict[str, Any] = {_FIELDS[field]: value for field, value in members.items() if field in _FIELDS}
         return cls(**given)
 
     def mac(self, message: bytes) -> bytes:

@@ -16,6 +16,7 @@ from imburse_auth.transport import Transport, Unauthorized
 
 EXCHANGE_PATH = "/v1/identity/hmac"
 MAX_CLOCK_SKEW_SECONDS = 60
+MAX_CLOCK_CORRECTION_SECONDS = 86_400  # no clock that is kept at all is further off; a date beyond is a slip or a trick
 REFUSED_KEY_SECONDS = 30
 
 
@@ -29,9 +30,10 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Exchanged:
-    """A token, and the correlation id under which Imburse gave it."""
+    """A token, the host that gave it, and the correlation id under which it did."""
 
     token: AccessToken
+    base_url: str
     correlation_id: str | None
 
 
@@ -67,14 +69,14 @@ class Exchange:
         base_url: str,
         *,
         deadline: Deadline,
-        reread: Callable[[ApiKey], ApiKey] | None = None,
+        reread: Callable[[ApiKey], tuple[ApiKey, str]] | None = None,
         correlation_id: str | None = None,
         on_attempt: Callable[[Attempt], None] = lambda _: None,
     ) -> Exchanged:
         """Exchange the key for a fresh token, with every attempt signed anew.
 
-        `reread` fetches the key again past every cache, given the one that was refused; it is called once, after a 401
-        that the clocks do not explain.
+        `reread` fetches the key again past every cache, and the base URL that goes with it, given the key that was refused;
+        it is called once, after a 401 that the clocks do not explain.
         Raises UpstreamRejected, UpstreamProtocol, UpstreamThrottled or UpstreamUnavailable, and what `reread` raises.
         """
         self._refuse_if_refused(base_url, api_key)
@@ -83,15 +85,19 @@ class Exchange:
             try:
                 return self._with_retries(api_key, base_url, deadline, correlation_id, on_attempt)
             except Unauthorized as refusal:
-                if not clock_corrected and self._correct_clock(base_url, refusal):
-                    clock_corrected = True
-                    continue
+                if self._correct_clock(base_url, refusal):
+                    if not clock_corrected:
+                        clock_corrected = True
+                        continue
+                    # A clock that changed twice within one exchange says nothing about the key.
+                    raise UpstreamRejected(refusal.detail, upstream=refusal.upstream) from None
                 self._refuse_if_refused(base_url, api_key)  # another thread has read it afresh in the meantime
                 if not key_reread and reread is not None:
                     key_reread = True
                     fresh = reread(api_key)
-                    if fresh != api_key:
-                        api_key = fresh
+                    if fresh != (api_key, base_url):
+                        api_key, base_url = fresh
+                        self._refuse_if_refused(base_url, api_key)
                         continue
                 raise self._remember_refusal(base_url, api_key, refusal) from None
 
@@ -130,7 +136,10 @@ class Exchange:
             refusal.signed_at_seconds = hmac_token.timestamp
             raise
         token = AccessToken.from_answer(answer.payload, api_key, now=self.now(base_url))
-        return Exchanged(token, answer.correlation_id)
+        correlation_id = answer.correlation_id
+        if correlation_id is not None and (correlation_id in token.value or token.value in correlation_id):
+            correlation_id = None  # it goes into the audit record, where no part of a token may stand
+        return Exchanged(token, base_url, correlation_id)
 
     def _correct_clock(self, base_url: str, refusal: Unauthorized) -> bool:
         """True if the host's clock is so far from ours that it explains a 401; ours is then corrected for that host.
@@ -140,7 +149,10 @@ class Exchange:
         date, signed_at = refusal.date_seconds, refusal.signed_at_seconds
         if date is None or abs(date - signed_at) <= MAX_CLOCK_SKEW_SECONDS:
             return False
-        self._offset_seconds[base_url] = date - self._clock()
+        offset = date - self._clock()
+        if abs(offset) > MAX_CLOCK_CORRECTION_SECONDS:
+            return False
+        self._offset_seconds[base_url] = offset
         return True
 
     def _refuse_if_refused(self, base_url: str, api_key: ApiKey) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -52,4 +53,8 @@ def identity_me(
     """
     url = base_url + IDENTITY_PATH
     answer = transport.send("GET", url, headers, deadline=deadline, correlation_id=correlation_id)
-    return Identity.from_answer(answer.payload)
+    found = Identity.from_answer(answer.payload)
+    token = headers["Authorization"].removeprefix("Bearer ")
+    if token in json.dumps([found.accounts, found.tenants]):
+        raise UpstreamProtocol("Imburse's answer on the identity repeats the token, which it must not")
+    return found

@@ -21,6 +21,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from imburse_auth.api_key import ApiKey
 from imburse_auth.credential import CredentialId
 from imburse_auth.errors import CredentialMisconfigured, CredentialNotFound, SecretsUnavailable
+from imburse_auth.retry import Deadline
 
 if TYPE_CHECKING:
     from mypy_boto3_secretsmanager import SecretsManagerClient
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 TTL_SECONDS = 300
 STALE_SECONDS = 3600
 DOWN_SECONDS = 10
+LONGEST_READ_SECONDS = 7  # what secrets_client() takes at most: with less time left, no read is begun
 
 # Always named: a reader that leaves it out gets AWS's default, and from moto a stale version after a rotation.
 _CURRENT = "AWSCURRENT"
@@ -68,7 +70,9 @@ class SecretStore:
         self._entries: dict[CredentialId, _Entry] = {}
         self._fetches: dict[CredentialId, Future[ApiKey]] = {}
 
-    def get(self, credential: CredentialId, *, on_read: Callable[[], None] = lambda: None) -> ApiKey:
+    def get(
+        self, credential: CredentialId, *, deadline: Deadline | None = None, on_read: Callable[[], None] = lambda: None
+    ) -> ApiKey:
         """The credential's current key, from memory if it was read in the last 5 minutes. `on_read` counts real reads.
 
         Raises CredentialNotFound, CredentialMisconfigured or SecretsUnavailable.
@@ -77,7 +81,7 @@ class SecretStore:
         if entry is not None and self._monotonic() < entry.ask_again_at_seconds:
             return entry.api_key
         try:
-            return self._fetch(credential, on_read)
+            return self._fetch(credential, deadline, on_read)
         except _SecretsDown as exc:
             stale = self._stale(credential)
             if stale is None:
@@ -85,7 +89,12 @@ class SecretStore:
             return stale
 
     def reread(
-        self, credential: CredentialId, refused: ApiKey, *, on_read: Callable[[], None] = lambda: None
+        self,
+        credential: CredentialId,
+        refused: ApiKey,
+        *,
+        deadline: Deadline | None = None,
+        on_read: Callable[[], None] = lambda: None,
     ) -> ApiKey:
         """The key as it is now in Secrets Manager, past the cache, because `refused` was refused.
 
@@ -95,11 +104,13 @@ class SecretStore:
         if entry is not None and entry.api_key != refused:
             return entry.api_key
         try:
-            return self._fetch(credential, on_read)
+            return self._fetch(credential, deadline, on_read)
         except _SecretsDown as exc:
             raise SecretsUnavailable(exc.detail, reason=exc.reason) from exc
 
-    def _fetch(self, credential: CredentialId, on_read: Callable[[], None]) -> ApiKey:
+    def _fetch(self, credential: CredentialId, deadline: Deadline | None, on_read: Callable[[], None]) -> ApiKey:
+        if deadline is not None and deadline.remaining_seconds() < LONGEST_READ_SECONDS:
+            raise _SecretsDown("no time was left to read the key")
         with self._lock:
             fetch = self._fetches.get(credential)
             ours = fetch is None
@@ -145,7 +156,8 @@ class SecretStore:
         now = self._monotonic()
         if entry is None or now - entry.read_at_seconds > STALE_SECONDS:
             return None
-        self._entries[credential] = _Entry(entry.api_key, entry.read_at_seconds, now + DOWN_SECONDS)
+        ask_again_at = min(now + DOWN_SECONDS, entry.read_at_seconds + STALE_SECONDS)
+        self._entries[credential] = _Entry(entry.api_key, entry.read_at_seconds, ask_again_at)
         return entry.api_key
 
 

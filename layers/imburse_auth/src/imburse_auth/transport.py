@@ -24,7 +24,7 @@ from imburse_auth.errors import (
     UpstreamUnavailable,
     plain_correlation_id,
 )
-from imburse_auth.headers_in_time import bound_headers
+from imburse_auth.in_time import bound_headers, in_time
 from imburse_auth.retry import Deadline
 
 MAX_CONNECTIONS = 32
@@ -144,20 +144,17 @@ def _read(response: requests.Response, deadline: Deadline) -> Answer:
 
 
 def _body(response: requests.Response, deadline: Deadline) -> bytes:
-    # Piece by piece, so that neither a huge body nor one that drips for minutes can hold us: a read time-out alone only
-    # bounds the silence between two pieces.
     body = bytearray()
     try:
-        while piece := response.raw.read1(MAX_BODY_BYTES + 1, decode_content=False):
-            body += piece
-            if len(body) > MAX_BODY_BYTES:
-                raise UpstreamProtocol(
-                    "Imburse's answer is larger than 64 KiB", upstream=UpstreamAnswer(response.status_code)
-                )
-            if deadline.remaining_seconds() <= 0:
-                raise UpstreamUnavailable("Imburse's answer took too long")
+        with in_time(min(READ_TIMEOUT_SECONDS, max(0.0, deadline.remaining_seconds())), response.raw.shutdown):
+            while piece := response.raw.read1(MAX_BODY_BYTES + 1, decode_content=False):
+                body += piece
+                if len(body) > MAX_BODY_BYTES:
+                    break
     except (urllib3.exceptions.HTTPError, OSError) as exc:
         raise UpstreamUnavailable("Imburse's answer was cut off", reason=type(exc).__name__) from None
+    if len(body) > MAX_BODY_BYTES:
+        raise UpstreamProtocol("Imburse's answer is larger than 64 KiB", upstream=UpstreamAnswer(response.status_code))
     expected = response.headers.get("Content-Length", "")
     if expected.isascii() and expected.isdigit() and len(body) < int(expected[:15]):
         raise UpstreamUnavailable("Imburse's answer was cut off")
