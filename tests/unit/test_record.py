@@ -107,7 +107,7 @@ def test_a_record_that_fails_once_does_not_name_the_token_that_then_stayed(
 
 def test_a_record_does_not_wait_in_a_buffer(monkeypatch: pytest.MonkeyPatch) -> None:
     raw = io.BytesIO()
-    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BufferedWriter(raw)))  # type: ignore[type-var]
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BufferedWriter(raw)))
     AuditTrail().write(AuditRecord("r", "c", "vend", "api"), now=0)
     assert raw.getvalue().endswith(b"}\n")
 
