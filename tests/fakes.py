@@ -76,7 +76,7 @@ class FakeImburse(BaseAdapter):
         self.requests: list[requests.PreparedRequest] = []
         self.script: list[Behaviour] = []
         self.always: Behaviour | None = None
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
 
     def accept(self, members: Mapping[str, Any]) -> None:
         """Accept this secret's key from now on."""
@@ -96,7 +96,7 @@ class FakeImburse(BaseAdapter):
         with self._lock:
             self.requests.append(request)
             behaviour = self.script.pop(0) if self.script else self.always
-            result = behaviour(request) if behaviour else self.obey(request)
+        result = behaviour(request) if behaviour else self.obey(request)
         if isinstance(result, Exception):
             raise result
         return _response(request, *result)
@@ -106,21 +106,22 @@ class FakeImburse(BaseAdapter):
 
     def obey(self, request: requests.PreparedRequest) -> Answered:
         """Answer by the rules of protocol.md."""
-        scheme, _, credentials = str(request.headers["Authorization"]).partition(" ")
-        if request.url and request.url.endswith("/v1/identity/me"):
-            return self._me(scheme, credentials)
-        public_key, nonce, timestamp, signature = credentials.split(":")
-        message = f"{public_key}:{nonce}:{timestamp}:".encode()
-        key = self.keys.get(public_key)
-        good = key is not None and hmac.compare_digest(
-            base64.b64encode(hmac.digest(key, message, hashlib.sha256)).decode(), signature
-        )
-        if not good or nonce in self.nonces or abs(int(timestamp) - self.clock()) > 300:
-            return self.refuse(401, "HMAC_REFUSED")
-        self.nonces.append(nonce)
-        token = secrets.token_urlsafe(48)
-        self.tokens[token] = public_key
-        return self.answer({"accessToken": token, "expires": int(self.clock()) + 1800}, status=201)
+        with self._lock:
+            scheme, _, credentials = str(request.headers["Authorization"]).partition(" ")
+            if request.url and request.url.endswith("/v1/identity/me"):
+                return self._me(scheme, credentials)
+            public_key, nonce, timestamp, signature = credentials.split(":")
+            message = f"{public_key}:{nonce}:{timestamp}:".encode()
+            key = self.keys.get(public_key)
+            good = key is not None and hmac.compare_digest(
+                base64.b64encode(hmac.digest(key, message, hashlib.sha256)).decode(), signature
+            )
+            if not good or nonce in self.nonces or abs(int(timestamp) - self.clock()) > 300:
+                return self.refuse(401, "HMAC_REFUSED")
+            self.nonces.append(nonce)
+            token = secrets.token_urlsafe(48)
+            self.tokens[token] = public_key
+            return self.answer({"accessToken": token, "expires": int(self.clock()) + 1800}, status=201)
 
     def _me(self, scheme: str, token: str) -> Answered:
         if scheme != "Bearer" or self.tokens.pop(token, None) is None:
@@ -179,6 +180,22 @@ class FakeSecretsManager:
         if SecretId not in self.secrets:
             raise aws_error("ResourceNotFoundException")
         return {"SecretString": self.secrets[SecretId]}
+
+
+class FakeLambda:
+    """Lambda as boto3 shows it, for asynchronous invokes: `invoked` holds the event of each, `failure` is raised instead."""
+
+    def __init__(self) -> None:
+        self.invoked: list[Any] = []
+        self.failure: Exception | None = None
+
+    def invoke(self, *, FunctionName: str, InvocationType: str, Payload: bytes) -> dict[str, Any]:  # noqa: N803 - boto3's
+        assert FunctionName.endswith(":function:imburse-vending-refill:live")
+        assert InvocationType == "Event"
+        self.invoked.append(json.loads(Payload))
+        if self.failure is not None:
+            raise self.failure
+        return {"StatusCode": 202}
 
 
 def aws_error(code: str, status: int = 400) -> ClientError:

@@ -26,6 +26,17 @@ def test_a_secret_with_every_field_becomes_a_key() -> None:
     )
 
 
+@pytest.mark.parametrize(("pool_min", "pool_max"), [(0, 0), (0, 1), (5, 5), (10_000, 10_000)])
+def test_a_pool_has_a_floor_and_a_ceiling(pool_min: int, pool_max: int) -> None:
+    key = ApiKey.from_secret(json.dumps(secret(poolMin=pool_min, poolMax=pool_max)))
+    assert (key.pool_min, key.pool_max) == (pool_min, pool_max)
+
+
+def test_there_is_no_pool_unless_asked_for() -> None:
+    key = ApiKey.from_secret(json.dumps(secret()))
+    assert (key.pool_min, key.pool_max) == (0, 0)
+
+
 def test_account_and_tenant_are_optional_outside_a_secret() -> None:
     key = ApiKey(public_key="some-public-key", private_key=private_key())
     assert (key.account_id, key.tenant_id, key.reuse) == (None, None, "single-use")
@@ -66,6 +77,15 @@ def test_account_and_tenant_are_optional_outside_a_secret() -> None:
         ({"baseUrl": 1}, "baseUrl"),
         ({"reuse": "often"}, "reuse"),
         ({"reuse": ["shared"]}, "reuse"),
+        ({"poolMin": -1}, "poolMin"),
+        ({"poolMin": 1.5, "poolMax": 2}, "poolMin"),
+        ({"poolMin": True, "poolMax": 2}, "poolMin"),
+        ({"poolMax": "10"}, "poolMax"),
+        ({"poolMax": 10_001}, "poolMax"),
+        ({"poolMin": 3, "poolMax": 2}, "poolMin"),
+        ({"poolMin": 3}, "poolMin"),  # without a ceiling there is no pool
+        ({"poolmax": 3}, "poolMax"),
+        ({"pool_min": 0, "poolMax": 3}, "poolMin"),
     ],
 )
 def test_a_wrong_field_is_named_and_no_value_is_shown(changes: dict[str, Any], field: str) -> None:

@@ -1,1 +1,1 @@
-"""From where? Tokens by an exchange in line."""
+"""From where? Tokens from the pool, by an exchange in line, or shared; and how the pool is filled."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Literal
 
 from imburse_auth.access_token import AccessToken
 from imburse_auth.api_key import ApiKey
@@ -17,26 +18,41 @@ from imburse_auth.secrets import SecretStore
 from imburse_auth.transport import MAX_CONNECTIONS
 from vending.supply.once import Once
 
+Source = Literal["exchange", "pool", "shared"]
+
 
 @dataclass
 class Effort:
-    """What one visit cost, for the metrics. Threads append to it, which is atomic."""
+    """What one visit cost, for the metrics. Threads append to it, which is atomic.
+
+    `troubles` are for the log: why the pool did not answer, by code.
+    """
 
     attempts: list[Attempt] = field(default_factory=list)
     secret_reads: list[None] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    troubles: list[str] = field(default_factory=list)
 
     def count_secret_read(self) -> None:
         """One more call to Secrets Manager."""
         self.secret_reads.append(None)
 
+    def note(self, metric: str, times: int = 1) -> None:
+        """Something else that is counted, by the name of its metric."""
+        self.notes.extend([metric] * times)
+
 
 @dataclass(frozen=True)
 class Supplied:
-    """A token that is now the caller's alone, where it may be used, and the correlation id Imburse gave it under."""
+    """A token that is now the caller's, where it may be used, the correlation id Imburse gave it under, and where it was got.
+
+    It is the caller's alone, unless its source is `shared`.
+    """
 
     token: AccessToken
     base_url: str
     correlation_id: str | None
+    source: Source = "exchange"
 
 
 class InlineSupply:

@@ -23,8 +23,11 @@ _FIELDS: Final = {
     "roles": "roles",
     "baseUrl": "base_url",
     "reuse": "reuse",
+    "poolMin": "pool_min",
+    "poolMax": "pool_max",
 }
 _REQUIRED: Final = ("publicKey", "privateKey", "accountId")
+_LARGEST_POOL: Final = 10_000
 
 # Public key, account and tenant go into headers: printable ASCII without spaces leaves no room for a second header.
 _HEADER_SAFE = re.compile(r"[!-~]{1,128}")
@@ -40,7 +43,18 @@ class ApiKey:
     Raises CredentialMisconfigured (a ValueError) that names the field and the rule, never a value.
     """
 
-    __slots__ = ("_secret", "account_id", "base_url", "name", "public_key", "reuse", "roles", "tenant_id")
+    __slots__ = (
+        "_secret",
+        "account_id",
+        "base_url",
+        "name",
+        "pool_max",
+        "pool_min",
+        "public_key",
+        "reuse",
+        "roles",
+        "tenant_id",
+    )
 
     _secret: bytes
     public_key: str
@@ -50,6 +64,8 @@ class ApiKey:
     roles: tuple[str, ...]
     base_url: str | None
     reuse: Reuse
+    pool_min: int
+    pool_max: int
 
     def __init__(
         self,
@@ -62,6 +78,8 @@ class ApiKey:
         roles: tuple[str, ...] | list[str] = (),
         base_url: str | None = None,
         reuse: Reuse = "single-use",
+        pool_min: int = 0,
+        pool_max: int = 0,
     ) -> None:
         _check_header_safe("publicKey", public_key)
         if ":" in public_key:
@@ -76,6 +94,11 @@ class ApiKey:
             _refuse("roles", "must be a list of texts")
         if reuse not in get_args(Reuse):
             _refuse("reuse", f"must be one of {', '.join(get_args(Reuse))}")
+        for field, size in (("poolMin", pool_min), ("poolMax", pool_max)):
+            if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= _LARGEST_POOL:
+                _refuse(field, f"must be a whole number from 0 to {_LARGEST_POOL}")
+        if pool_min > pool_max:
+            _refuse("poolMin", "must not be larger than poolMax")
         parts = {
             "public_key": public_key,
             "_secret": _decode(private_key),
@@ -85,6 +108,8 @@ class ApiKey:
             "roles": tuple(roles),
             "base_url": base_url,
             "reuse": reuse,
+            "pool_min": pool_min,
+            "pool_max": pool_max,
         }
         for attribute, part in parts.items():
             object.__setattr__(self, attribute, part)
@@ -93,9 +118,9 @@ class ApiKey:
     def from_secret(cls, text: str) -> ApiKey:
         """Read the JSON of a secret.
 
-        `{"publicKey", "privateKey", "accountId", "tenantId"?, "name"?, "roles"?, "baseUrl"?, "reuse"?}`. Other members are
-        ignored, but for one that is nearly a field: a misspelt `tenantID` would silently turn a tenant key into an
-        account key.
+        `{"publicKey", "privateKey", "accountId", "tenantId"?, "name"?, "roles"?, "baseUrl"?, "reuse"?, "poolMin"?,
+        "poolMax"?}`. Other members are ignored, but for one that is nearly a field: a misspelt `tenantID` would silently
+        turn a tenant key into an account key.
         """
         try:
             members = json.loads(text, object_pairs_hook=_without_repeats)
@@ -141,6 +166,8 @@ class ApiKey:
             self.roles,
             self.base_url,
             self.reuse,
+            self.pool_min,
+            self.pool_max,
         )
 
     def __repr__(self) -> str:

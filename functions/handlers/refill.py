@@ -1,0 +1,20 @@
+"""The refill: `{}` from its schedule each minute, `{"credential": "sandbox/tenant-a"}` when a pool runs low."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from imburse_auth.retry import Deadline
+from vending.filling import Filling
+
+if TYPE_CHECKING:
+    from aws_lambda_powertools.utilities.typing import LambdaContext
+
+filling = Filling.from_env(os.environ)
+
+
+def handler(event: object, context: LambdaContext) -> dict[str, Any]:
+    """Answer with what was found and done, by credential; the log and the metrics have it too."""
+    deadline = Deadline.after(context.get_remaining_time_in_millis() / 1000)
+    return filling.run(event, request_id=context.aws_request_id, deadline=deadline)
