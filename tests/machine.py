@@ -13,11 +13,13 @@ from unittest import mock
 
 from imburse_auth.hosts import Hosts
 from imburse_auth.secrets import SecretStore
-from tests.fakes import BASE_URL, Clock, FakeImburse, FakeSecretsManager, secret
+from tests.fake_table import FakeTable
+from tests.fakes import BASE_URL, Clock, FakeImburse, FakeLambda, FakeSecretsManager, secret
 from vending.access.policy import Policy
 from vending.record.audit import AuditTrail
 from vending.record.log import make_logger
 from vending.service import Vending
+from vending.supply.waker import Waker
 
 ROOT = Path(__file__).parents[1]
 POLICY_DIR = ROOT / "layers/access_policy/access_policy"
@@ -29,6 +31,8 @@ ENVIRON = {
     "ACCESS_POLICY": str(POLICY_DIR / "dev.cedar"),
     "IMBURSE_HOSTS": f"sandbox={BASE_URL},production=https://api.imburse.test",
     "VEND_FUNCTION": f"arn:aws:lambda:eu-west-1:{ACCOUNT}:function:imburse-vending-vend:access-report",
+    "VENDING_TABLE": "vending",
+    "REFILL_FUNCTION": f"arn:aws:lambda:eu-west-1:{ACCOUNT}:function:imburse-vending-refill:live",
     "AWS_DEFAULT_REGION": "eu-west-1",
     "AWS_ACCESS_KEY_ID": "testing",
     "AWS_SECRET_ACCESS_KEY": "testing",
@@ -101,8 +105,10 @@ class Machine:
     clock: Clock = field(default_factory=Clock)
     audit: list[dict[str, Any]] = field(default_factory=list)
     audit_failure: Exception | None = None
+    table: FakeTable = field(default_factory=FakeTable)
 
     def __post_init__(self) -> None:
+        self.lambda_ = FakeLambda()
         self.imburse = FakeImburse(self.clock)
         self.aws = FakeSecretsManager()
         self.members = secret()
@@ -117,6 +123,8 @@ class Machine:
             audit=AuditTrail(self._write),
             # A name of its own: Powertools keeps one handler a name, bound to what standard output was at the time.
             logger=make_logger(f"vend-{next(_numbers)}"),
+            table=self.table,
+            waker=Waker(self.table, self.lambda_, ENVIRON["REFILL_FUNCTION"], clock=self.clock),  # type: ignore[arg-type]
             clock=self.clock,
             sleep=self.clock.sleep,
         )

@@ -20,6 +20,19 @@ class NotAuthorized(VendingError):
         super().__init__("this caller may not do this with this credential", reason=reason)
 
 
+class OverBudget(VendingError):
+    """The budget of the rule that allowed it is spent. `retry_after_seconds` is when its window ends."""
+
+    code, status, title, retryable = "over_budget", 429, "The caller's budget is spent", True
+
+
+class BrakeUnavailable(VendingError):
+    """The table that holds what is frozen did not take a freeze or a thaw. No vend ever ends with this."""
+
+    code, status, title, retryable = "brake_unavailable", 503, "The brake cannot be reached", True
+    default_retry_after_seconds = 1
+
+
 class AuditUnavailable(VendingError):
     """The audit record could not be written, so nothing is handed out."""
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from aws_lambda_powertools import Logger
 
-from imburse_auth.credential import SECRET_PREFIX, CredentialId
+from imburse_auth.credential import CredentialId
 from imburse_auth.errors import UpstreamProtocol, VendingError
 from imburse_auth.hosts import Hosts
 from imburse_auth.identity import Identity, identity_me
@@ -17,6 +17,7 @@ from imburse_auth.transport import Transport
 from vending.access.caller import Caller, from_invoke
 from vending.access.policy import Policy
 from vending.config import Config, required
+from vending.listing import credentials
 from vending.record.log import make_logger, where
 
 if TYPE_CHECKING:
@@ -118,15 +119,7 @@ class AccessReport:
         return {"reached": reached}
 
     def _credentials(self) -> Iterator[CredentialId]:
-        pages = self._secrets_manager.get_paginator("list_secrets").paginate(
-            Filters=[{"Key": "name", "Values": [SECRET_PREFIX]}]
-        )
-        for secret in (secret for page in pages for secret in page["SecretList"]):
-            try:
-                credential = CredentialId.parse(secret["Name"].removeprefix(SECRET_PREFIX))
-            except ValueError:
-                self._logger.warning("secret is not named like a credential", secret=secret["Name"])
-                continue
+        for credential in credentials(self._secrets_manager, self._logger):
             if self._policy.decide(self._caller, "inspect", credential).allowed:
                 yield credential
 

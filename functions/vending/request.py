@@ -5,57 +5,75 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from imburse_auth.credential import CredentialId
 from imburse_auth.errors import plain_correlation_id
+from vending import operate
 from vending.errors import InvalidRequest
+from vending.operate import Order
 
 Action = Literal["vend", "inspect"]
 
 MAX_COUNT = 500
+DEFAULT_LEAST_SECONDS = 300
+MAX_LEAST_SECONDS = 1500  # a token lives 1800 when it is new; what must live longer could never come from a pool
 MAX_BODY_CHARACTERS = 1024  # a count fits many times; nothing larger is worth parsing
 
 
 @dataclass(frozen=True)
 class Request:
-    """One thing asked of one credential. `count` is how many tokens, 1 to 500; a batch is answered as a list, even of one."""
+    """One thing asked of one credential.
+
+    `count` is how many tokens, 1 to 500; a batch is answered as a list, even of one. Each is to have at least
+    `least_seconds` of its life left, 0 to 1500.
+    """
 
     action: Action
     credential: CredentialId
     count: int = 1
     batch: bool = False
+    least_seconds: int = DEFAULT_LEAST_SECONDS
 
 
-def from_invoke(event: object) -> Request:
-    """Read a direct invoke, `{"credential": "sandbox/tenant-a", "count": 1, "correlationId"?: "..."}`.
+def from_invoke(event: object) -> Request | Order:
+    """Read a direct invoke.
 
-    A count of one is answered with the token itself, more with a batch. Raises InvalidRequest, which names the field.
+    `{"credential": "sandbox/tenant-a", "count"?: 1, "minimumLifetimeSeconds"?: 300, "correlationId"?: "..."}`: a count of
+    one is answered with the token itself, more with a batch. Or an order, `{"operate", "scope", "target"?, "why",
+    "correlationId"?}`. Raises InvalidRequest, which names the field.
     """
-    members = _members(event, "event", {"credential", "count", "correlationId"})
-    if "correlationId" in members and plain_correlation_id(members["correlationId"]) is None:
-        raise InvalidRequest("correlationId: must be 1 to 128 letters, digits, ':', '.', '_' or '-'")
+    if isinstance(event, dict) and "operate" in event:
+        members = _members(event, "event", operate.FIELDS | {"correlationId"})
+        _check_correlation_id(members)
+        return Order.read(members)
+    members = _members(event, "event", {"credential", "count", "minimumLifetimeSeconds", "correlationId"})
+    _check_correlation_id(members)
     credential = _credential(CredentialId.parse, members.get("credential"))
     count = _count(members.get("count", 1))
-    return Request("vend", credential, count, batch=count > 1)
+    return Request("vend", credential, count, batch=count > 1, least_seconds=_least_seconds(members))
 
 
-def from_api(event: Mapping[str, Any]) -> Request:
-    """Read an API Gateway REST proxy event of one of the three routes. Raises InvalidRequest, which names the field."""
-    parameters = event.get("pathParameters") or {}
-    credential = _credential(CredentialId, parameters.get("environment"), parameters.get("name"))
+def from_api(event: Mapping[str, Any]) -> Request | Order:
+    """Read an API Gateway REST proxy event of one of the four routes. Raises InvalidRequest, which names the field."""
     if event.get("queryStringParameters") or event.get("multiValueQueryStringParameters"):
         raise InvalidRequest("query: this API takes no query parameters")
+    if event.get("resource") == "/v1/brake":
+        return Order.read(_members(_body(event, operate.MAX_BODY_CHARACTERS), "body", operate.FIELDS))
+    parameters = event.get("pathParameters") or {}
+    credential = _credential(CredentialId, parameters.get("environment"), parameters.get("name"))
     match event.get("resource"):
         case "/v1/credentials/{environment}/{name}/token":
-            _members(_body(event), "body", set())
-            return Request("vend", credential)
+            members = _members(_body(event), "body", {"minimumLifetimeSeconds"})
+            return Request("vend", credential, least_seconds=_least_seconds(members))
         case "/v1/credentials/{environment}/{name}/tokens":
-            members = _members(_body(event), "body", {"count"})
+            members = _members(_body(event), "body", {"count", "minimumLifetimeSeconds"})
             if "count" not in members:
                 raise InvalidRequest("count: is missing")
-            return Request("vend", credential, _count(members["count"]), batch=True)
+            count = _count(members["count"])
+            return Request("vend", credential, count, batch=True, least_seconds=_least_seconds(members))
         case "/v1/credentials/{environment}/{name}/identity":
             _members(_body(event), "body", set())
             return Request("inspect", credential)
@@ -79,12 +97,17 @@ def _credential(make: Callable[..., CredentialId], *parts: object) -> Credential
         raise InvalidRequest(str(exc)) from None
 
 
-def _body(event: Mapping[str, Any]) -> object:
+def _check_correlation_id(members: Mapping[str, Any]) -> None:
+    if "correlationId" in members and plain_correlation_id(members["correlationId"]) is None:
+        raise InvalidRequest("correlationId: must be 1 to 128 letters, digits, ':', '.', '_' or '-'")
+
+
+def _body(event: Mapping[str, Any], most_characters: int = MAX_BODY_CHARACTERS) -> object:
     body = event.get("body")
     if body is None or body == "":
         return {}
-    if not isinstance(body, str) or len(body) > MAX_BODY_CHARACTERS:
-        raise InvalidRequest(f"body: must be at most {MAX_BODY_CHARACTERS} characters")
+    if not isinstance(body, str) or len(body) > most_characters:
+        raise InvalidRequest(f"body: must be at most {most_characters} characters")
     try:
         text = base64.b64decode(body, validate=True) if event.get("isBase64Encoded") else body
         return json.loads(text, object_pairs_hook=_without_repeats)
@@ -101,7 +124,7 @@ def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return members
 
 
-def _members(value: object, where: str, known: set[str]) -> dict[str, Any]:
+def _members(value: object, where: str, known: AbstractSet[str]) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InvalidRequest(f"{where}: must be a JSON object")
     if value.keys() - known:
@@ -114,4 +137,11 @@ def _members(value: object, where: str, known: set[str]) -> dict[str, Any]:
 def _count(value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_COUNT:
         raise InvalidRequest(f"count: must be a whole number from 1 to {MAX_COUNT}")
+    return value
+
+
+def _least_seconds(members: Mapping[str, Any]) -> int:
+    value = members.get("minimumLifetimeSeconds", DEFAULT_LEAST_SECONDS)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MAX_LEAST_SECONDS:
+        raise InvalidRequest(f"minimumLifetimeSeconds: must be a whole number from 0 to {MAX_LEAST_SECONDS}")
     return value

@@ -19,22 +19,31 @@ from imburse_auth.retry import Deadline, retrying
 from imburse_auth.secrets import SecretStore, secrets_client
 from imburse_auth.transport import Transport
 from vending import answer
+from vending.access.brake import Brake
+from vending.access.budget import Budgets
 from vending.access.caller import Caller
 from vending.access.policy import Policy
-from vending.config import Config
-from vending.errors import InternalError, NotAuthorized
+from vending.config import Config, required
+from vending.errors import InternalError, NotAuthorized, OverBudget
+from vending.operate import Operator, Order
 from vending.record.audit import AuditRecord, AuditTrail
 from vending.record.log import make_logger, where
 from vending.record.metrics import VendingMetrics
 from vending.request import Request
 from vending.supply.inline import Effort, InlineSupply, Supplied, most_common
 from vending.supply.once import Once
+from vending.supply.pool import Pool
+from vending.supply.shared import Shared
+from vending.supply.supply import Supply
+from vending.supply.waker import Waker, lambda_client
+from vending.table import Table, dynamodb_client
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext
 
 ANSWER_SECONDS = 1.0  # kept back from the function's time, to write the record and answer
 INSPECT_ATTEMPTS = 2  # each costs a token
+OUTCOMES = {"vend": "vended", "inspect": "inspected", "operate": "operated"}
 MAX_BATCH_CHARACTERS = 4_500_000  # Lambda carries 6 MB; the answer is JSON within JSON at one of the doors
 
 
@@ -69,13 +78,33 @@ class Vending:
         hosts: Hosts,
         audit: AuditTrail,
         logger: Logger,
+        table: Table,
+        waker: Waker,
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._service = service
         self._policy = policy
         self._transport = transport
-        self._supply = InlineSupply(secrets, Exchange(transport, clock=clock, sleep=sleep), hosts, Once())
+        once = Once()
+        pool = Pool(table, clock=clock)
+        shared = Shared(table, clock=clock, sleep=sleep, on_unavailable=lambda: self._notes.append("PoolUnavailable"))
+        self._supply = Supply(
+            secrets=secrets,
+            hosts=hosts,
+            inline=InlineSupply(secrets, Exchange(transport, clock=clock, sleep=sleep), hosts, once),
+            once=once,
+            pool=pool,
+            waker=waker,
+            shared=shared,
+            clock=clock,
+        )
+        self._notes: list[str] = []
+        self._brake = Brake(table, clock=clock, on_unavailable=lambda: self._notes.append("BrakeUnavailable"))
+        self._budgets = Budgets(table, clock=clock, on_unavailable=lambda: self._notes.append("BudgetUnavailable"))
+        self._operator = Operator(
+            policy, self._brake, lambda credential: pool.purge(credential) + shared.purge(credential)
+        )
         self._audit = audit
         self._metrics = VendingMetrics(service)
         self._logger = logger
@@ -89,6 +118,7 @@ class Vending:
         Raises ValueError, which names the variable or the policy's fault: the function then does not start.
         """
         config = Config.from_env(environ)
+        table = Table(dynamodb_client(), required(environ, "VENDING_TABLE"))
         return cls(
             service=config.service,
             policy=Policy.load(config.access_policy),
@@ -97,17 +127,27 @@ class Vending:
             hosts=config.hosts,
             audit=AuditTrail(),
             logger=make_logger(config.service),
+            table=table,
+            waker=Waker(table, lambda_client(), required(environ, "REFILL_FUNCTION")),
         )
 
-    def serve(self, visit: Visit, caller_of: Callable[[], Caller], request_of: Callable[[], Request]) -> dict[str, Any]:
-        """Answer one visit. Raises VendingError and nothing else, and leaves exactly one audit record either way."""
+    def serve(
+        self, visit: Visit, caller_of: Callable[[], Caller], request_of: Callable[[], Request | Order]
+    ) -> dict[str, Any]:
+        """Answer one visit. Raises VendingError and nothing else, and leaves an audit record either way.
+
+        Exactly one, but for a thaw that fails: it comes after its record, so a second one tells.
+        """
         self._logger.append_keys(requestId=visit.request_id, correlation_id=visit.correlation_id)
         record = AuditRecord(visit.request_id, visit.correlation_id, self._service, visit.door)
         effort = Effort()
+        then: list[Callable[[], None]] = []
         try:
-            body = self._answer(visit, caller_of, request_of, record, effort)
-            record.outcome = f"{record.action}ed"
+            body = self._answer(visit, caller_of, request_of, record, effort, then)
+            record.outcome = OUTCOMES[record.action or ""]
             self._audit.write(record, now=self._clock())
+            for act in then:
+                act()
         except Exception as exc:  # noqa: BLE001 - a bug is answered like any error, and tells the caller nothing
             error = exc if isinstance(exc, VendingError) else self._bug(exc)
             self._refuse(record, error, effort)
@@ -119,35 +159,61 @@ class Vending:
         self,
         visit: Visit,
         caller_of: Callable[[], Caller],
-        request_of: Callable[[], Request],
+        request_of: Callable[[], Request | Order],
         record: AuditRecord,
         effort: Effort,
+        then: list[Callable[[], None]],
     ) -> dict[str, Any]:
         caller = caller_of()
         record.caller, record.source_ip, record.vpce = caller.id, caller.source_ip, caller.vpce
         request = request_of()
+        if isinstance(request, Order):
+            return self._operate(caller, request, record, then)
         record.action, record.credential, record.count = request.action, str(request.credential), request.count
         decision = self._policy.decide(caller, request.action, request.credential, request.count)
         record.policies = decision.policy_ids
         if not decision.allowed:
             raise NotAuthorized("the policy does not allow it")
+        self._brake.check(caller, request.credential)
         record.decision = "allow"
+        self._budgets.spend(caller, request.credential, decision, request.count)
         if request.action == "inspect":
-            return self._inspect(visit, request, record, effort)
-        if request.batch:
-            return self._batch(visit, request, record, effort)
-        return self._single(request, self._one(visit, request, effort), record)
+            body = self._inspect(visit, request, record, effort)
+        elif request.batch:
+            body = self._batch(visit, request, record, effort)
+        else:
+            body = self._single(request, self._one(visit, request, effort), record)
+        self._brake.check(caller, request.credential)  # who waited for Imburse must not leave long after a freeze
+        return body
+
+    def _operate(
+        self, caller: Caller, order: Order, record: AuditRecord, then: list[Callable[[], None]]
+    ) -> dict[str, Any]:
+        record.action, record.brake = "operate", order.as_record()
+        record.credential = order.target if order.scope == "credential" else None
+        decision = self._operator.decide(caller, order)
+        record.policies = decision.policy_ids
+        if not decision.allowed:
+            raise NotAuthorized("the policy does not allow it")
+        record.decision = "allow"
+        obeyed = self._operator.obey(caller, order)
+        then.append(obeyed.then)
+        return obeyed.body
 
     def _one(self, visit: Visit, request: Request, effort: Effort) -> Supplied:
         return self._supply.one(
-            request.credential, deadline=visit.deadline, correlation_id=visit.correlation_id, effort=effort
+            request.credential,
+            least_seconds=request.least_seconds,
+            deadline=visit.deadline,
+            correlation_id=visit.correlation_id,
+            effort=effort,
         )
 
     def _single(self, request: Request, supplied: Supplied, record: AuditRecord) -> dict[str, Any]:
         entry = {
             "sha256": supplied.token.fingerprint,
             "expires": supplied.token.expires,
-            "source": "exchange",
+            "source": supplied.source,
             "upstreamCorrelationId": supplied.correlation_id,
         }
         record.tokens.append({name: value for name, value in entry.items() if value is not None})
@@ -160,6 +226,7 @@ class Vending:
         for outcome in self._supply.many(
             request.credential,
             request.count,
+            least_seconds=request.least_seconds,
             deadline=visit.deadline,
             correlation_id=visit.correlation_id,
             effort=effort,
@@ -171,7 +238,7 @@ class Vending:
             characters += len(json.dumps(token))
             if characters > MAX_BATCH_CHARACTERS:
                 # Dropped here and told so, rather than lost with all the others when Lambda refuses the whole answer.
-                record.tokens.pop()
+                self._waste([record.tokens.pop()], effort)
                 failures.append(InternalError("the answer would be larger than Lambda can carry; ask for fewer"))
                 continue
             tokens.append(token)
@@ -182,7 +249,9 @@ class Vending:
 
     def _inspect(self, visit: Visit, request: Request, record: AuditRecord, effort: Effort) -> dict[str, Any]:
         def ask() -> dict[str, Any]:
-            supplied = self._one(visit, request, effort)
+            supplied = self._supply.fresh(
+                request.credential, deadline=visit.deadline, correlation_id=visit.correlation_id, effort=effort
+            )
             self._single(request, supplied, record)
             found = identity_me(
                 self._transport,
@@ -201,11 +270,15 @@ class Vending:
         return InternalError("something is wrong on our side; the request id finds it in the log")
 
     def _refuse(self, record: AuditRecord, error: VendingError, effort: Effort) -> None:
-        record.outcome = "refused" if record.decision == "deny" else "failed"
+        if isinstance(error, NotAuthorized):
+            record.decision = "deny"  # also when the brake was pulled after the policy had allowed it
+        refused = record.decision == "deny" or isinstance(error, OverBudget)
+        record.outcome = "refused" if refused else "failed"
         record.error = error.code
         record.upstream = error.upstream.as_dict() if error.upstream else None
         if record.action == "vend":
-            record.tokens = []  # whatever was exchanged is not handed out
+            self._waste(record.tokens, effort)
+            record.tokens = []  # whatever was got is not handed out
         self._logger.warning("refused", code=error.code, detail=error.detail, reason=error.reason)
         try:
             self._audit.write(record, now=self._clock())
@@ -214,13 +287,22 @@ class Vending:
         self._count(record, effort, vended=0, failed={error.code: record.count or 1})
         self._measure(lambda: self._metrics.refused(self._dimension(record), error.code))
 
+    def _waste(self, tokens: list[dict[str, Any]], effort: Effort) -> None:
+        effort.note("TokensWasted", sum(token["source"] == "pool" for token in tokens))
+
     def _count(self, record: AuditRecord, effort: Effort, *, vended: int, failed: Mapping[str, int]) -> None:
+        credential = self._dimension(record)
+        notes, self._notes = [*self._notes, *effort.notes], []
         latencies_seconds = [attempt.seconds for attempt in effort.attempts]
-        reads = len(effort.secret_reads)
-        dimension = self._dimension(record)
-        self._measure(lambda: self._metrics.visit(dimension, vended, latencies_seconds, secret_reads=reads))
+        for trouble in effort.troubles:
+            self._logger.warning("pool unavailable", credential=credential, reason=trouble)
+        self._measure(
+            lambda: self._metrics.visit(
+                credential, vended, latencies_seconds, secret_reads=len(effort.secret_reads), notes=notes
+            )
+        )
         if record.decision == "allow":
-            self._measure(lambda: self._metrics.failed(dimension, failed))
+            self._measure(lambda: self._metrics.failed(credential, failed))
 
     def _measure(self, measure: Callable[[], None]) -> None:
         try:

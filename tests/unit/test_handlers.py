@@ -15,7 +15,8 @@ import urllib3
 from imburse_auth import AccessToken, ApiKey, HmacToken
 from tests.machine import ENVIRON, POLICY_DIR
 
-HANDLERS = ["vend", "api", "access_report"]
+HANDLERS = ["vend", "api", "access_report", "refill"]
+WITH_POLICY = ["vend", "api", "access_report"]
 
 
 def start(name: str, **changes: str) -> ModuleType:
@@ -50,8 +51,15 @@ def test_a_snapshot_after_init_holds_no_key_no_token_no_connection_and_no_thread
         assert len(state._supply._once._seen) == 0
 
 
-@pytest.mark.parametrize("name", HANDLERS)
-@pytest.mark.parametrize("variable", ["POWERTOOLS_SERVICE_NAME", "ACCESS_POLICY", "IMBURSE_HOSTS"])
+@pytest.mark.parametrize(
+    ("name", "variable"),
+    [
+        *((name, variable) for name in HANDLERS for variable in ("POWERTOOLS_SERVICE_NAME", "IMBURSE_HOSTS")),
+        *((name, "ACCESS_POLICY") for name in WITH_POLICY),
+        *((name, "VENDING_TABLE") for name in ("vend", "api", "refill")),
+        *((name, "REFILL_FUNCTION") for name in ("vend", "api")),
+    ],
+)
 def test_a_function_without_its_settings_does_not_start(name: str, variable: str) -> None:
     with pytest.raises(ValueError, match=rf"^{variable}: "):
         start(name, **{variable: ""})
@@ -62,7 +70,7 @@ def test_a_report_without_its_alias_does_not_start() -> None:
         start("access_report", VEND_FUNCTION="")
 
 
-@pytest.mark.parametrize("name", HANDLERS)
+@pytest.mark.parametrize("name", WITH_POLICY)
 @pytest.mark.parametrize("rule", ["permit (", 'permit (principal == User::"x", action, resource);'])
 def test_a_policy_that_is_not_sound_keeps_the_function_from_starting(name: str, rule: str, tmp_path: Path) -> None:
     (tmp_path / "dev.cedar").write_text(rule)

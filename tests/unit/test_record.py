@@ -297,7 +297,7 @@ fields = st.fixed_dictionaries(
     {},
     optional={
         "publicKey": json_values, "privateKey": json_values, "accountId": json_values, "tenantId": json_values, "name": json_values,
-        "roles": json_values, "baseUrl": json_values, "reuse": json_values,
+        "roles": json_values, "baseUrl": json_values, "reuse": json_values, "poolMin": json_values, "poolMax": json_values,
     },
 )  # fmt: skip
 DOCUMENTED = {

@@ -41,19 +41,11 @@ def from_api(event: Mapping[str, Any]) -> Caller:
     identity = context.get("identity") if isinstance(context, dict) else None
     if not isinstance(identity, dict):
         raise NotAuthorized("the event is not API Gateway's")
-    match = _PRINCIPAL.fullmatch(str(identity.get("userArn")))
-    if match is None:
-        raise NotAuthorized("API Gateway names no IAM principal")
-    arn = match[0]
-    parts = (match["rest"] or "").split("/")
-    # One caller is one role: its sessions come and go, and its path is no part of an assumed-role ARN.
-    if match["kind"] == "assumed-role":
-        if len(parts) != 2 or not all(parts):
-            raise NotAuthorized("the assumed-role ARN has no role or no session")
-        arn = f"arn:{match['partition']}:iam::{match['account']}:role/{parts[0]}"
-    elif match["kind"] == "role":
-        arn = f"arn:{match['partition']}:iam::{match['account']}:role/{parts[-1]}"
-    return Caller(arn, match["account"], "api", _address(identity.get("sourceIp")), identity.get("vpceId"))
+    try:
+        arn, account = _principal(str(identity.get("userArn")))
+    except ValueError as exc:
+        raise NotAuthorized(str(exc)) from None
+    return Caller(arn, account, "api", _address(identity.get("sourceIp")), identity.get("vpceId"))
 
 
 def from_invoke(invoked_function_arn: str) -> Caller:
@@ -62,6 +54,34 @@ def from_invoke(invoked_function_arn: str) -> Caller:
     if match is None or match["qualifier"] is None or not _ALIAS.fullmatch(match["qualifier"]):
         raise NotAuthorized("the function was not invoked through an alias")
     return Caller(f"alias/{match['qualifier']}", match["account"], "invoke")
+
+
+def canonical_id(text: str) -> str:
+    """The `id` that this caller has here, of the ARN of its role or session or its `alias/<name>`.
+
+    Raises ValueError if no caller can have it: what is said about it would never hold.
+    """
+    if text.startswith("alias/"):
+        if not _ALIAS.fullmatch(text.removeprefix("alias/")):
+            raise ValueError("the alias is not one")
+        return text
+    return _principal(text)[0]
+
+
+def _principal(arn: str) -> tuple[str, str]:
+    """The id of an IAM principal, and its account. Raises ValueError."""
+    match = _PRINCIPAL.fullmatch(arn)
+    if match is None:
+        raise ValueError("no IAM principal is named")
+    parts = (match["rest"] or "").split("/")
+    # One caller is one role: its sessions come and go, and its path is no part of an assumed-role ARN.
+    if match["kind"] == "assumed-role":
+        if len(parts) != 2 or not all(parts):
+            raise ValueError("the assumed-role ARN has no role or no session")
+        return f"arn:{match['partition']}:iam::{match['account']}:role/{parts[0]}", match["account"]
+    if match["kind"] == "role":
+        return f"arn:{match['partition']}:iam::{match['account']}:role/{parts[-1]}", match["account"]
+    return match[0], match["account"]
 
 
 def _address(value: object) -> str | None:

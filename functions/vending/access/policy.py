@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,16 +12,29 @@ import cedarpy
 
 from imburse_auth.credential import CredentialId
 from vending.access.caller import Caller
+from vending.access.limit import Budget, budgets_of
 
 SCHEMA_FILE = "schema.cedarschema"
+OPERATE = "operate"  # never meant by a rule that is about actions in general: it needs one that names it
+
+
+@dataclass(frozen=True)
+class System:
+    """What is operated as a whole, `System::"vending"` in the policy: everything, and every caller."""
+
+    name: str = "vending"
 
 
 @dataclass(frozen=True)
 class Decision:
-    """Allowed or not, and the ids (`@id`, else `policy<n>`) of the rules that decided; none for a default denial."""
+    """Allowed or not, and the ids (`@id`, else `policy<n>`) of the rules that decided; none for a default denial.
+
+    `budgets` are those that must all have room: of every rule that allowed it, or none if one of them has no budget.
+    """
 
     allowed: bool
     policy_ids: tuple[str, ...]
+    budgets: tuple[Budget, ...] = ()
 
 
 class Policy:
@@ -33,7 +46,10 @@ class Policy:
         if not result.validation_passed:
             raise ValueError("; ".join(str(error) for error in result.errors) or "is not valid")
         self._policies = cedarpy.PolicySet.from_str(text)
-        self._named = frozenset(_credentials_in(json.loads(cedarpy.policies_to_json_str(text))))
+        rules = json.loads(cedarpy.policies_to_json_str(text))
+        self._named = frozenset(_credentials_in(rules))
+        self._budgets = budgets_of(rules["staticPolicies"])
+        self._operating = frozenset(rule for rule, body in rules["staticPolicies"].items() if _names_operate(body))
 
     @classmethod
     def load(cls, path: Path) -> Policy:
@@ -47,34 +63,50 @@ class Policy:
         """Whether some rule names this credential itself."""
         return credential in self._named
 
-    def decide(self, caller: Caller, action: str, credential: CredentialId, count: int = 1) -> Decision:
+    def decide(self, caller: Caller, action: str, resource: CredentialId | System, count: int = 1) -> Decision:
         """Ask Cedar. A rule that fails while it is evaluated denies: a broken `forbid` must not open a door."""
         context: dict[str, Any] = {"count": count, "via": caller.via}
         if caller.source_ip is not None:
             context["sourceIp"] = {"__extn": {"fn": "ip", "arg": caller.source_ip}}
         if caller.vpce is not None:
             context["vpce"] = caller.vpce
-        principal, resource = _uid("Caller", caller.id), _uid("Credential", str(credential))
-        account, environment = _uid("Account", caller.account), _uid("Environment", credential.environment)
+        principal, account = _uid("Caller", caller.id), _uid("Account", caller.account)
+        if isinstance(resource, CredentialId):
+            asked_of, environments = _uid("Credential", str(resource)), [_uid("Environment", resource.environment)]
+        else:
+            asked_of, environments = _uid("System", resource.name), []
         result = cedarpy.is_authorized(
-            {"principal": principal, "action": _uid("Action", action), "resource": resource, "context": context},
+            {"principal": principal, "action": _uid("Action", action), "resource": asked_of, "context": context},
             self._policies,
             [
                 {"uid": principal, "attrs": {}, "parents": [account]},
-                {"uid": resource, "attrs": {}, "parents": [environment]},
-                {"uid": account, "attrs": {}, "parents": []},
-                {"uid": environment, "attrs": {}, "parents": []},
+                {"uid": asked_of, "attrs": {}, "parents": environments},
+                *({"uid": parent, "attrs": {}, "parents": []} for parent in (account, *environments)),
             ],
         )
         diagnostics = result.diagnostics
         annotations = diagnostics.id_annotations_by_reason
         policy_ids = tuple(sorted(annotations.get(rule) or rule for rule in diagnostics.reasons))
-        return Decision(result.allowed and not diagnostics.errors, policy_ids)
+        if not result.allowed or diagnostics.errors:
+            return Decision(allowed=False, policy_ids=policy_ids)
+        if action == OPERATE and not self._operating.intersection(diagnostics.reasons):
+            return Decision(allowed=False, policy_ids=())
+        budgets = [self._budgets.get(rule) for rule in sorted(diagnostics.reasons)]
+        limits = tuple(budget for budget in budgets if budget is not None)
+        # A rule without a budget allows it by itself, whatever the others would have to count.
+        return Decision(allowed=True, policy_ids=policy_ids, budgets=limits if len(limits) == len(budgets) else ())
 
 
 def _uid(kind: str, name: str) -> dict[str, str]:
     # As parts, never as Cedar text: a name cannot end its own quotes.
     return {"type": kind, "id": name}
+
+
+def _names_operate(rule: Mapping[str, Any]) -> bool:
+    """Whether the head of a rule has `action == Action::"operate"`, or `in` a list that holds it."""
+    scope = rule["action"]
+    actions = [scope["entity"]] if "entity" in scope else scope.get("entities", [])
+    return _uid("Action", OPERATE) in actions
 
 
 def _credentials_in(node: object) -> Iterable[str]:

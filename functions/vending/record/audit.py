@@ -45,6 +45,7 @@ class AuditRecord:
     upstream: dict[str, Any] | None = None
     tokens: list[dict[str, Any]] = field(default_factory=list)
     failures: dict[str, int] = field(default_factory=dict)
+    brake: dict[str, str] | None = None
 
 
 class AuditTrail:
@@ -75,6 +76,7 @@ class AuditTrail:
             "upstream": record.upstream,
             "tokens": record.tokens,
             "failures": record.failures,
+            "brake": record.brake,
         }
         try:
             self._write(json.dumps({name: value for name, value in members.items() if value not in (None, [], {})}))

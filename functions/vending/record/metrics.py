@@ -1,18 +1,25 @@
 """Metrics by Powertools, as embedded metric format on standard output: no call, no wait.
 
-TokensVended, ExchangeLatency (ms), ExchangeAttempts and SecretReads by [service] and [service, credential];
-RequestsRefused by [service], [service, code] and [service, credential, code]; TokensFailed by [service] and
+By [service] and [service, credential]: TokensVended, ExchangeLatency (ms), ExchangeAttempts and SecretReads; of a credential
+with a pool PoolHit and PoolMiss (tokens that it had and had not), PoolUnavailable (visits that it did not answer) and
+TokensWasted; of the refill PoolDepth, PoolTarget, TokensPooled and RefillFailed; BudgetUnavailable and BrakeUnavailable.
+RequestsRefused by [service], [service, code] and [service, credential, code]. TokensFailed by [service] and
 [service, credential, code].
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 
 from aws_lambda_powertools.metrics import EphemeralMetrics, MetricUnit
 
 # A stranger chooses the id in a refused request; each new one would be a new metric, which costs money.
 UNLISTED = "(unlisted)"
+
+# What a visit may note besides, by name; anything else is a slip.
+NOTES = ("PoolHit", "PoolMiss", "PoolUnavailable", "TokensWasted", "BudgetUnavailable", "BrakeUnavailable")
+REFILL = ("PoolDepth", "PoolTarget", "TokensPooled", "TokensWasted", "RefillFailed", "PoolUnavailable")
 
 
 class VendingMetrics:
@@ -22,18 +29,37 @@ class VendingMetrics:
         self._service = service
 
     def visit(
-        self, credential: str | None, vended: int, latencies_seconds: Sequence[float], *, secret_reads: int
+        self,
+        credential: str | None,
+        vended: int,
+        latencies_seconds: Sequence[float],
+        *,
+        secret_reads: int,
+        notes: Iterable[str] = (),
     ) -> None:
         """What a visit gave and cost; a visit that neither vended nor cost anything leaves no line."""
-        if not (vended or latencies_seconds or secret_reads):
+        noted = Counter(notes)
+        if not (vended or latencies_seconds or secret_reads or noted):
             return
         metrics = self._metrics()
         metrics.add_dimensions(service=self._service, credential=credential or UNLISTED)
         metrics.add_metric("TokensVended", MetricUnit.Count, vended)
         metrics.add_metric("ExchangeAttempts", MetricUnit.Count, len(latencies_seconds))
         metrics.add_metric("SecretReads", MetricUnit.Count, secret_reads)
+        for name in NOTES:
+            if name in noted:
+                metrics.add_metric(name, MetricUnit.Count, noted[name])
         for seconds in latencies_seconds:
             metrics.add_metric("ExchangeLatency", MetricUnit.Milliseconds, round(seconds * 1000, 3))
+        metrics.flush_metrics()
+
+    def refill(self, credential: str, values: Mapping[str, int]) -> None:
+        """What a run of the refill found and did for one credential."""
+        metrics = self._metrics()
+        metrics.add_dimensions(service=self._service, credential=credential)
+        for name in REFILL:
+            if name in values:
+                metrics.add_metric(name, MetricUnit.Count, values[name])
         metrics.flush_metrics()
 
     def refused(self, credential: str | None, code: str) -> None:
