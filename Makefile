@@ -8,7 +8,7 @@ bin := .venv/bin
 STAGE ?= dev
 ARCHITECTURE ?= arm64
 
-.PHONY: help demo serve test check unit integration e2e lint format validate build deploy known-stage lock clean
+.PHONY: help demo serve test check unit integration e2e bench lint format validate build deploy known-stage lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -32,6 +32,9 @@ integration: ## tests on moto
 
 e2e: ## tests on the local stack
 	$(dev) $(bin)/pytest -q tests/e2e
+
+bench: ## simulate the refill rule: a table here, a plot and JSON in .local/bench
+	$(dev) $(bin)/python -m tests.bench.simulate_refill
 
 lint: ## ruff and mypy
 	$(dev) $(bin)/ruff check . && $(bin)/ruff format --check . && $(bin)/mypy
@@ -58,4 +61,4 @@ lock: ## compile the lock files anew from the pyproject.toml files, with hashes 
 	@requirements/install dev && requirements/lock
 
 clean: ## remove what make made
-	rm -rf .venv .tools .aws-sam .local .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
+	rm -rf .venv .tools .aws-sam .local .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage tests/dynalite/node_modules
