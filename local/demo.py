@@ -12,6 +12,7 @@ from rich.console import Console
 
 from local.api_caller import LocalCaller
 from local.demo_clients import Signed, lambda_client, secrets_client
+from local.demo_outage import Outage
 from local.demo_story import Scene, Story
 from local.demo_voice import StepFailed, Voice
 from local.serving import in_background
@@ -33,13 +34,15 @@ def main(policy: Path | None = None) -> int:
     voice.title(
         "Imburse token vending machine",
         "Callers name a credential and get an access token; the private key behind it they never see.",
-        "On this machine run the real functions, moto as Secrets Manager, and a strict emulator of Imburse.",
+        "On this machine run the real functions, moto as Secrets Manager and DynamoDB, and a strict emulator of Imburse.",
     )
     callers = {role: LocalCaller(role, secrets.token_urlsafe(30), _role_arn(role)) for role in ROLES}
     try:
         with in_background(LocalStack(StackSettings(callers=callers, policy=policy))) as stack:
             voice.started(time.monotonic() - began)
-            Story(scene_of(stack, callers), voice).tell()
+            scene = scene_of(stack, callers)
+            Story(scene, voice).tell()
+            Outage(scene, voice).tell()
     except StepFailed as failed:
         voice.fails(str(failed))
         return 1

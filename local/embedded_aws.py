@@ -1,11 +1,11 @@
-"""The embedded AWS: moto's server, in a process of its own, with the secrets put into it."""
+"""The embedded AWS: moto's server, in a process of its own, with the secrets and the tables put into it."""
 
 from __future__ import annotations
 
 import asyncio
 import re
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,12 @@ from botocore.config import Config
 
 from local.child import Child
 from local.guard import Guard
+from local.template import TableSpec
 
+_CONFIG = Config(proxies={}, retries={"max_attempts": 1})
 _RUNNING = re.compile(r"Running on (http://127\.0\.0\.1:\d+)")
 _START_SECONDS = 30
+_SERVER = Path(__file__).with_name("moto_process.py")
 
 
 class MotoError(Exception):
@@ -37,7 +40,7 @@ async def moto_server(port: int, *, env: Mapping[str, str], cwd: Path, guard: Gu
         if match := _RUNNING.search(line):
             ready.set_result(match[1])
 
-    command = [sys.executable, "-m", "local.moto_process", str(port)]
+    command = [sys.executable, "-I", str(_SERVER), str(port)]
     child = await Child.start(command, env=env, cwd=cwd, on_line=on_line, guard=guard)
     try:
         waited_for: list[asyncio.Future[Any]] = [ready, child.exited]
@@ -53,8 +56,28 @@ async def moto_server(port: int, *, env: Mapping[str, str], cwd: Path, guard: Gu
 def put_secrets(secrets: Mapping[str, str], *, endpoint_url: str, region: str) -> None:
     """Creates secrets, name to SecretString."""
     client = boto3.Session("local", "local", region_name=region).client(
-        "secretsmanager", endpoint_url=endpoint_url, config=Config(proxies={}, retries={"max_attempts": 1})
+        "secretsmanager", endpoint_url=endpoint_url, config=_CONFIG
     )
     for name, text in secrets.items():
         client.create_secret(Name=name, SecretString=text)
+    client.close()
+
+
+def make_tables(tables: Iterable[TableSpec], *, endpoint_url: str, region: str) -> None:
+    """Creates the template's DynamoDB tables, empty."""
+    client = boto3.Session("local", "local", region_name=region).client(
+        "dynamodb", endpoint_url=endpoint_url, config=_CONFIG
+    )
+    for table in tables:
+        arguments: Any = {
+            "TableName": table.name,
+            "AttributeDefinitions": table.attributes,
+            "KeySchema": table.keys,
+            "BillingMode": "PAY_PER_REQUEST",
+        }
+        client.create_table(**arguments)
+        if table.ttl is not None:
+            client.update_time_to_live(
+                TableName=table.name, TimeToLiveSpecification={"Enabled": True, "AttributeName": table.ttl}
+            )
     client.close()

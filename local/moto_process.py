@@ -1,25 +1,45 @@
-"""moto's server, closed to web pages: `python -m local.moto_process PORT`. It says `Running on <url>` once it answers.
+"""moto's server with two things put right: `moto_process.py PORT` says `Running on http://127.0.0.1:<port>` once it answers.
+
+moto's DynamoDB is not atomic under threads: two deletes of one item at the same time may both be told that they won. Here one
+request to it is answered at a time, so a claim is what it is on AWS.
 
 moto lets every origin in (CORS), so any page open in a browser on this machine could ask it for the secrets. AWS's clients send
-no Origin header, and name the host that they were told.
+no Origin header, and name the host that they were told; others are refused.
 """
 
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import run_simple
 
-Wsgi = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+_Start = Callable[..., Any]
+_Wsgi = Callable[[dict[str, Any], _Start], Iterable[bytes]]
 
 
-def closed_to_web_pages(application: Wsgi) -> Wsgi:
+class OneAtATime:
+    """A WSGI application in which requests to DynamoDB wait for each other."""
+
+    def __init__(self, application: _Wsgi) -> None:
+        self._application = application
+        self._lock = threading.Lock()
+
+    def __call__(self, environ: dict[str, Any], start_response: _Start) -> Iterable[bytes]:
+        """Answer a request; moto has made the whole answer when it returns."""
+        if not str(environ.get("HTTP_X_AMZ_TARGET", "")).startswith("DynamoDB"):
+            return self._application(environ, start_response)
+        with self._lock:
+            return self._application(environ, start_response)
+
+
+def closed_to_web_pages(application: _Wsgi) -> _Wsgi:
     """The application, which refuses what a browser's page sends, also by a name that was made to point here."""
 
-    def guarded(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    def guarded(environ: dict[str, Any], start_response: _Start) -> Iterable[bytes]:
         host = str(environ.get("HTTP_HOST", "")).rpartition(":")[0]
         if "HTTP_ORIGIN" in environ or host not in ("127.0.0.1", "localhost"):
             start_response("403 Forbidden", [("Content-Type", "text/plain")])
@@ -30,5 +50,5 @@ def closed_to_web_pages(application: Wsgi) -> Wsgi:
 
 
 if __name__ == "__main__":
-    application = closed_to_web_pages(DomainDispatcherApplication(create_backend_app))
+    application = closed_to_web_pages(OneAtATime(DomainDispatcherApplication(create_backend_app)))
     run_simple("127.0.0.1", int(sys.argv[1]), application, threaded=True, request_handler=MotoRequestHandler)

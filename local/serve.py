@@ -61,6 +61,7 @@ def _write_shell_variables(stack: LocalStack, caller: LocalCaller) -> None:
         "AWS_ACCESS_KEY_ID": caller.access_key_id,
         "AWS_SECRET_ACCESS_KEY": caller.secret_access_key,
         "AWS_DEFAULT_REGION": REGION,
+        "AWS_ENDPOINT_URL_DYNAMODB": stack.moto_url,
         "AWS_ENDPOINT_URL_LAMBDA": stack.lambda_url,
         "AWS_ENDPOINT_URL_SECRETS_MANAGER": stack.moto_url,
         "VENDING_API": stack.api_url,
@@ -84,7 +85,7 @@ def _welcome(stack: LocalStack, options: ServeOptions) -> Iterator[str]:
     for schedule in stack.application.schedules:
         yield f"  POST {stack.lambda_url}/local/schedules/{schedule.name}   fires this schedule now"
     yield f"Imburse        {stack.imburse_url}   {'the emulator' if stack.imburse else 'not ours'}"
-    yield f"AWS            {stack.moto_url}   moto: Secrets Manager and the rest"
+    yield f"AWS            {stack.moto_url}   moto: Secrets Manager, DynamoDB and the rest"
     yield f"Secrets        {', '.join(options.settings.secrets) or 'none'}"
     yield f"Callers        {'' if callers else 'none'}".rstrip()
     for key_id, caller in callers.items():

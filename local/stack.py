@@ -20,7 +20,7 @@ from typing import Self
 from imburse_auth.credential import SECRET_PREFIX, CredentialId
 from local.api_caller import LocalCaller
 from local.api_front import api_front
-from local.embedded_aws import moto_server, put_secrets
+from local.embedded_aws import make_tables, moto_server, put_secrets
 from local.function_log import FunctionLog
 from local.guard import Guard
 from local.imburse import Imburse
@@ -123,6 +123,7 @@ class LocalStack:
             region=REGION,
             account_id=ACCOUNT_ID,
         )
+        await asyncio.to_thread(make_tables, self.application.tables, endpoint_url=self.moto_url, region=REGION)
         host_settings = HostSettings(
             PROJECT / "functions",
             region=REGION,

@@ -15,7 +15,7 @@ from typing import Any
 from local.template_intrinsics import NoValue, Resolver, UnresolvedError
 from local.template_source import TemplateError, load, parameter_values, translate
 
-__all__ = ["Application", "FunctionSpec", "Route", "ScheduleSpec", "TemplateError", "read_application"]
+__all__ = ["Application", "FunctionSpec", "Route", "ScheduleSpec", "TableSpec", "TemplateError", "read_application"]
 
 PUBLISHED_VERSION = "1"
 """The number of the one version that every alias points at."""
@@ -60,12 +60,23 @@ class ScheduleSpec:
 
 
 @dataclass(frozen=True)
+class TableSpec:
+    """One DynamoDB table: `attributes` and `keys` as CreateTable takes them, `ttl` the attribute with an item's end."""
+
+    name: str
+    attributes: tuple[Mapping[str, str], ...]
+    keys: tuple[Mapping[str, str], ...]
+    ttl: str | None
+
+
+@dataclass(frozen=True)
 class Application:
     """What the template deploys, as far as one machine can run it; functions by logical id."""
 
     functions: Mapping[str, FunctionSpec]
     routes: tuple[Route, ...]
     schedules: tuple[ScheduleSpec, ...]
+    tables: tuple[TableSpec, ...] = ()
 
 
 def read_application(
@@ -109,7 +120,7 @@ class _Reader:
 
     def application(self) -> Application:
         functions = {logical_id: self._function(logical_id) for logical_id in self._of_type("AWS::Lambda::Function")}
-        return Application(functions, tuple(self._routes()), tuple(self._schedules()))
+        return Application(functions, tuple(self._routes()), tuple(self._schedules()), tuple(self._tables()))
 
     def _of_type(self, kind: str) -> list[str]:
         return [logical_id for logical_id, resource in self._resources.items() if resource["Type"] == kind]
@@ -134,7 +145,7 @@ class _Reader:
         return str(self._property(logical_id, "FunctionName", f"{self._stack_name}-{logical_id}"))
 
     def _attribute(self, logical_id: str, attribute: str) -> str | None:
-        """What `Ref` and `GetAtt` of a function, a version or an alias give, as AWS would."""
+        """What `Ref` and `GetAtt` of a function, a version, an alias or a table give, as AWS would."""
         kind = self._resources.get(logical_id, {}).get("Type")
         if kind == "AWS::Lambda::Function":
             name = self._function_name(logical_id)
@@ -145,7 +156,12 @@ class _Reader:
         if kind == "AWS::Lambda::Alias":
             arn = f"{self._function_arn(logical_id)}:{self._property(logical_id, 'Name')}"
             return {"Ref": arn, "AliasArn": arn}.get(attribute)
+        if kind == "AWS::DynamoDB::Table":
+            return {"Ref": self._table_name(logical_id)}.get(attribute)
         return None
+
+    def _table_name(self, logical_id: str) -> str:
+        return str(self._property(logical_id, "TableName", f"{self._stack_name}-{logical_id}"))
 
     def _function_arn(self, logical_id: str) -> str:
         name = str(self._property(logical_id, "FunctionName"))
@@ -193,6 +209,16 @@ class _Reader:
             function, alias = self._target(_ALIAS_ARN.match(str(arn)), schedule, "Target.Arn")
             text = self._resolve(target.get("Input", "{}"), schedule, "Target.Input")
             yield ScheduleSpec(str(self._property(schedule, "Name", schedule)), function, alias, str(text))
+
+    def _tables(self) -> Iterator[TableSpec]:
+        for table in self._of_type("AWS::DynamoDB::Table"):
+            ttl = self._property(table, "TimeToLiveSpecification", {})
+            yield TableSpec(
+                self._table_name(table),
+                tuple(self._property(table, "AttributeDefinitions", [])),
+                tuple(self._property(table, "KeySchema", [])),
+                ttl.get("AttributeName") if str(ttl.get("Enabled")).lower() == "true" else None,
+            )
 
     def _target(self, match: re.Match[str] | None, logical_id: str, where: str) -> tuple[str, str]:
         if match is None:

@@ -31,9 +31,9 @@ def descendants(pid: int) -> list[int]:
     return found[1:]
 
 
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    """Polls until the condition holds; fails after 10 s, saying what was waited for."""
-    deadline = time.monotonic() + _DEADLINE_SECONDS
+def wait_until(condition: Callable[[], bool], what: str, *, seconds: float = _DEADLINE_SECONDS) -> None:
+    """Polls until the condition holds; fails after 10 s, or as many as given, saying what was waited for."""
+    deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"waited in vain: {what}"
         time.sleep(0.01)

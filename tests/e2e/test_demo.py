@@ -15,7 +15,7 @@ from local.demo import main
 PROJECT = Path(__file__).parents[2]
 
 
-def test_the_demo_tells_its_eight_steps_in_plain_text_and_succeeds() -> None:
+def test_the_demo_tells_its_nine_steps_in_plain_text_and_succeeds() -> None:
     # An ASCII locale is the worst a pipe can offer.
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
     done = subprocess.run(
@@ -28,7 +28,7 @@ def test_the_demo_tells_its_eight_steps_in_plain_text_and_succeeds() -> None:
     )
 
     assert done.returncode == 0, done.stdout + done.stderr
-    assert re.findall(r"^(\d)  ", done.stdout, re.MULTILINE) == list("12345678")
+    assert re.findall(r"^(\d)  ", done.stdout, re.MULTILINE) == list("123456789")
     assert "Every step did what it should" in done.stdout
     assert "\x1b" not in done.stdout
     assert done.stderr == ""

@@ -13,7 +13,7 @@ from tests.machine import Context, Machine
 from tests.stack import ROOT, deploy
 
 EVENTS = ROOT / "events"
-# File to tokens (0: an identity) or to the code of the refusal.
+# File to tokens (0: an identity, or an order obeyed) or to the code of the refusal.
 API: dict[str, int | str] = {
     "api_token": 1,
     "api_tokens": 5,
@@ -26,6 +26,9 @@ API: dict[str, int | str] = {
     "api_operator_vends": "not_authorized",
     "api_production_from_outside": "not_authorized",
     "api_unknown_credential": "credential_not_found",
+    "api_freeze": 0,
+    "api_thaw": 0,
+    "api_stranger_freezes": "not_authorized",
 }
 INVOKE: dict[str, tuple[str, int | str]] = {
     "vend_single": ("settlement-job", 1),
@@ -34,7 +37,14 @@ INVOKE: dict[str, tuple[str, int | str]] = {
     "vend_unknown_field": ("settlement-job", "InvalidRequest"),
     "vend_malformed_credential": ("settlement-job", "InvalidRequest"),
     "vend_unknown_credential": ("access-report", "CredentialNotFound"),
+    "vend_freeze_as_a_job": ("settlement-job", "NotAuthorized"),
 }
+
+SCHEDULED = (
+    "access_report",
+    "refill_all",
+    "refill_woken",
+)  # the first two are the schedules' own, see test_template.py
 
 
 def event(name: str) -> dict[str, Any]:
@@ -85,6 +95,6 @@ def test_an_api_event_is_of_a_route_that_the_template_has(name: str) -> None:
 
 def test_no_event_is_left_out_here_or_in_the_list() -> None:
     files = {path.stem for path in EVENTS.glob("*.json")}
-    assert files == {*API, *INVOKE, "access_report"}
+    assert files == {*API, *INVOKE, *SCHEDULED}
     listed = set(re.findall(r"`(\w+)\.json`", (EVENTS / "README.md").read_text(encoding="utf-8")))
     assert listed == files

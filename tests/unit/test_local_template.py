@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from local.template import Application, Route, ScheduleSpec, TemplateError, read_application
+from local.template import Application, Route, ScheduleSpec, TableSpec, TemplateError, read_application
 
 ARN = "arn:aws:lambda:eu-west-1:123456789012:function:"
 
@@ -183,16 +183,41 @@ def test_schedules_of_both_kinds_are_read(read: Read) -> None:
     [
         "!Ref NoDefault",
         "!GetAtt Table.StreamArn",
-        "!Ref Table",
+        "!Ref Queue",
         "!ImportValue other",
         "!If [Nothing, a, b]",
         "!Select [9, [a]]",
     ],
 )
 def test_what_only_a_deployment_knows_is_an_error_that_names_it(read: Read, expression: str) -> None:
-    table = "\nTable: {Type: AWS::DynamoDB::Table}\n"
+    others = "\nTable: {Type: AWS::DynamoDB::Table}\nQueue: {Type: AWS::SQS::Queue}\n"
     with pytest.raises(TemplateError, match=r"VendFunction: Environment\.Variables\.VALUE: "):
-        read(textwrap.dedent(function(f"{{VALUE: {expression}}}")) + table)
+        read(textwrap.dedent(function(f"{{VALUE: {expression}}}")) + others)
+
+
+def test_a_table_is_known_by_its_name_and_made_as_the_template_says(read: Read) -> None:
+    application = read(
+        textwrap.dedent(function("{TABLE: !Ref Table}"))
+        + textwrap.dedent("""
+        Table:
+          Type: AWS::DynamoDB::Table
+          Properties:
+            AttributeDefinitions: [{AttributeName: pk, AttributeType: S}]
+            KeySchema: [{AttributeName: pk, KeyType: HASH}]
+            TimeToLiveSpecification: {AttributeName: ttl, Enabled: true}
+        Named: {Type: AWS::DynamoDB::Table, Properties: {TableName: !Sub "${Stage}-named"}}
+    """)
+    )
+    assert application.functions["VendFunction"].environment["TABLE"] == "stack-Table"
+    assert application.tables == (
+        TableSpec(
+            "stack-Table",
+            ({"AttributeName": "pk", "AttributeType": "S"},),
+            ({"AttributeName": "pk", "KeyType": "HASH"},),
+            "ttl",
+        ),
+        TableSpec("dev-named", (), (), None),
+    )
 
 
 def test_what_the_stack_does_not_need_may_stay_unresolved(read: Read) -> None:

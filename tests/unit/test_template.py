@@ -6,7 +6,7 @@ import ast
 import json
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -16,9 +16,14 @@ import vending.errors  # noqa: F401 - so that every error class is there
 from imburse_auth.errors import VendingError
 from tests.stack import ROOT, Stack, deploy, template_text
 
-FUNCTIONS = ("VendFunction", "ApiFunction", "AccessReportFunction")
-SHIFTED = ("VendFunction", "ApiFunction")  # the report runs once a day: a canary of it would meet nobody
+FUNCTIONS = ("VendFunction", "ApiFunction", "RefillFunction", "AccessReportFunction")
+ON_THE_TABLE = ("VendFunction", "ApiFunction", "RefillFunction")
+# The report runs once a day: a canary of it would meet nobody. Pools bridge a refill that fails, and it has its alarm.
+SHIFTED = ("VendFunction", "ApiFunction")
+RESERVED = {"AccessReportFunction": 1, "RefillFunction": 5}
 IMBURSE = "sandbox=https://sandbox-api.imbursepayments.com,production=https://api.imbursepayments.com"
+POOL_ALARMS = ("PoolEmptyAlarm", "FallbackRateAlarm", "RefillFailingAlarm", "TableUnavailableAlarm")
+POOL_METRICS = ("PoolHit", "PoolMiss", "PoolUnavailable", "BudgetUnavailable", "BrakeUnavailable", "RefillFailed")
 POLICIES = sorted((ROOT / "layers/access_policy/access_policy").glob("*.cedar"))
 
 
@@ -97,7 +102,7 @@ class TestAFunction:
     def test_is_kept_room_for_only_if_asked(self, stack: Stack, function: str) -> None:
         assert "ReservedConcurrentExecutions" not in stack.properties(function)
         reserved = deploy(ReservedConcurrency="50").properties(function)["ReservedConcurrentExecutions"]
-        assert int(reserved) == (1 if function == "AccessReportFunction" else 50)
+        assert int(reserved) == RESERVED.get(function, 50)
 
 
 def test_no_log_is_filtered_by_level(stack: Stack) -> None:
@@ -108,7 +113,7 @@ def test_no_log_is_filtered_by_level(stack: Stack) -> None:
 
 def test_every_log_group_is_encrypted_and_outlives_the_stack(stack: Stack) -> None:
     groups = {name: r for name, r in stack.resources.items() if r["Type"] == "AWS::Logs::LogGroup"}
-    assert set(groups) == {"VendLogs", "ApiLogs", "AccessReportLogs", "AccessLogs"}
+    assert set(groups) == {"VendLogs", "ApiLogs", "RefillLogs", "AccessReportLogs", "AccessLogs"}
     for group in groups.values():
         assert group["Properties"]["KmsKeyId"] == "<VendingKey.Arn>"
         assert group["DeletionPolicy"] == group["UpdateReplacePolicy"] == "Retain"
@@ -170,12 +175,89 @@ class TestCallers:
         assert stack.properties("AccessReportCaller")["Name"] == "access-report"
 
     def test_the_report_is_run_daily_through_its_alias_with_the_event_that_the_tests_use(self, stack: Stack) -> None:
-        (schedule,) = stack.of_type("AWS::Scheduler::Schedule").values()
+        schedule = schedule_of(stack, "AccessReportFunction")
         assert re.fullmatch(r"cron\(\d+ \d+ \* \* \? \*\)", schedule["ScheduleExpression"])
         assert schedule["Target"]["Arn"] == "<AccessReportFunctionAliaslive>"
         assert schedule["Target"]["RoleArn"] == "<ScheduleRole.Arn>"
         event = json.loads((ROOT / "events/access_report.json").read_text("utf-8"))
         assert json.loads(schedule["Target"]["Input"]) == event
+
+
+def schedule_of(stack: Stack, function: str) -> Mapping[str, Any]:
+    """The one schedule that starts a function, by its live alias."""
+    (schedule,) = (
+        s for s in stack.of_type("AWS::Scheduler::Schedule").values() if s["Target"]["Arn"] == f"<{function}Aliaslive>"
+    )
+    return schedule
+
+
+class TestTheTable:
+    @pytest.fixture
+    def table(self, stack: Stack) -> Mapping[str, Any]:
+        (table,) = stack.of_type("AWS::DynamoDB::Table").values()
+        return table
+
+    def test_has_the_keys_and_the_end_of_life_that_the_code_writes(self, table: Mapping[str, Any]) -> None:
+        assert table["KeySchema"] == [
+            {"AttributeName": "pk", "KeyType": "HASH"},
+            {"AttributeName": "sk", "KeyType": "RANGE"},
+        ]
+        assert {a["AttributeName"]: a["AttributeType"] for a in table["AttributeDefinitions"]} == {"pk": "S", "sk": "S"}
+        assert table["TimeToLiveSpecification"] == {"AttributeName": "ttl", "Enabled": True}
+        assert table["BillingMode"] == "PAY_PER_REQUEST"
+
+    def test_is_encrypted_with_our_key(self, table: Mapping[str, Any]) -> None:
+        assert table["SSESpecification"] == {
+            "SSEEnabled": True,
+            "SSEType": "KMS",
+            "KMSMasterKeyId": "<VendingKey.Arn>",
+        }
+
+    def test_keeps_no_copy_of_a_token_that_outlives_it(self, stack: Stack, table: Mapping[str, Any]) -> None:
+        assert table["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": False}
+        copies = {
+            "StreamSpecification",
+            "KinesisStreamSpecification",
+            "GlobalSecondaryIndexes",
+            "ImportSourceSpecification",
+        }
+        assert not copies & set(table)
+        resource = stack.resources["VendingTable"]
+        assert resource["DeletionPolicy"] == resource["UpdateReplacePolicy"] == "Delete"
+
+    def test_is_not_backed_up_for_a_reason_that_is_written_beside_it(self) -> None:
+        assert re.search(r"VendingTable:\n.*\n\s+# checkov:skip=CKV_AWS_28:.{40,}\n", template_text())
+
+    def test_is_known_to_the_functions_that_use_it_and_the_refill_to_those_that_wake_it(self, stack: Stack) -> None:
+        for function in FUNCTIONS:
+            variables = stack.properties(function)["Environment"]["Variables"]
+            assert variables.get("VENDING_TABLE") == ("<VendingTable>" if function in ON_THE_TABLE else None)
+            wakes = function in SHIFTED
+            assert variables.get("REFILL_FUNCTION") == ("<RefillFunctionAliaslive>" if wakes else None)
+        assert stack.outputs["TableName"] == "<VendingTable>"
+
+
+class TestTheRefill:
+    def test_is_started_each_minute_for_all_credentials_and_a_missed_minute_is_let_go(self, stack: Stack) -> None:
+        schedule = schedule_of(stack, "RefillFunction")
+        assert schedule["ScheduleExpression"] == "rate(1 minute)"
+        assert schedule["FlexibleTimeWindow"] == {"Mode": "OFF"}
+        assert schedule["Target"]["RoleArn"] == "<ScheduleRole.Arn>"
+        assert schedule["Target"]["RetryPolicy"]["MaximumRetryAttempts"] == 0
+        assert json.loads(schedule["Target"]["Input"]) == json.loads(
+            (ROOT / "events/refill_all.json").read_text("utf-8")
+        )
+
+    def test_is_never_tried_again_by_lambda_which_would_only_hammer_a_troubled_imburse(self, stack: Stack) -> None:
+        (setting,) = (
+            s
+            for s in stack.of_type("AWS::Lambda::EventInvokeConfig").values()
+            if s["FunctionName"] == "<RefillFunction>"
+        )
+        assert (setting["MaximumRetryAttempts"], setting["MaximumEventAgeInSeconds"]) == (0, 60)
+
+    def test_ends_before_the_next_one_of_the_schedule_is_retried(self, stack: Stack) -> None:
+        assert int(stack.properties("RefillFunction")["Timeout"]) <= 60
 
 
 class TestAlarms:
@@ -191,7 +273,7 @@ class TestAlarms:
         codes = {error.code for error in VendingError.__subclasses__()}
         source = (ROOT / "functions/vending/record/metrics.py").read_text("utf-8")
         ours = [m for _key, m in members(dict(stack.of_type("AWS::CloudWatch::Alarm"))) if is_our_metric(m)]
-        assert {m["MetricName"] for m in ours} == {"RequestsRefused", "TokensFailed", "ExchangeLatency"}
+        assert {m["MetricName"] for m in ours} == {"RequestsRefused", "TokensFailed", "ExchangeLatency", *POOL_METRICS}
         for metric in ours:
             dimensions = {d["Name"]: d["Value"] for d in metric["Dimensions"]}
             assert f'"{metric["MetricName"]}"' in source
@@ -199,9 +281,35 @@ class TestAlarms:
             assert dimensions["service"] in services
             assert dimensions.get("code", "not_authorized") in codes
 
-    def test_do_not_let_a_refused_caller_hold_back_a_deployment_for_all(self, stack: Stack) -> None:
+    @pytest.mark.parametrize("alarm", ["RefusalsAlarm", *POOL_ALARMS])
+    def test_do_not_let_what_fails_no_vend_hold_back_a_deployment_for_all(self, stack: Stack, alarm: str) -> None:
+        assert alarm in stack.resources
         groups = stack.of_type("AWS::CodeDeploy::DeploymentGroup").values()
-        assert not [g for g in groups if {"Name": "<RefusalsAlarm>"} in g["AlarmConfiguration"]["Alarms"]]
+        assert not [g for g in groups if {"Name": f"<{alarm}>"} in g["AlarmConfiguration"]["Alarms"]]
+
+    @pytest.mark.parametrize("alarm", POOL_ALARMS)
+    def test_each_looks_at_every_figure_that_it_asks_for(self, stack: Stack, alarm: str) -> None:
+        (formula, *figures) = stack.properties(alarm)["Metrics"]
+        assert set(re.findall(r"FILL\((\w+), 0\)", formula["Expression"])) == {figure["Id"] for figure in figures}
+        assert all(figure["ReturnData"] is False for figure in figures)
+        assert len({figure["MetricStat"]["Period"] for figure in figures}) == 1
+        assert len(figures) < 10  # as many as CloudWatch takes in one alarm, the formula among them
+
+    @pytest.mark.parametrize(
+        ("hits", "misses", "rung"),
+        [(0, 0, False), (0, 49, False), (0, 50, True), (80, 20, False), (79, 21, True), (1000, 100, False)],
+    )
+    def test_the_fallback_rate_rings_at_more_than_a_fifth_of_enough(
+        self, stack: Stack, hits: int, misses: int, rung: bool
+    ) -> None:
+        alarm = stack.properties("FallbackRateAlarm")
+        found = re.fullmatch(r"IF\((.*), (100 .*), (0)\)", alarm["Metrics"][0]["Expression"])
+        assert found is not None
+        condition, formula, otherwise = found.groups()
+        values = {"hit_vend": hits, "hit_api": 0, "miss_vend": 0, "miss_api": misses, "FILL": lambda value, _: value}
+        percent = eval(formula if eval(condition, {}, values) else otherwise, {}, values)
+        assert (percent > int(alarm["Threshold"])) is rung
+        assert alarm["ComparisonOperator"] == "GreaterThanThreshold"
 
     def test_take_every_refusal_that_the_caller_caused_off_the_faults(self, stack: Stack) -> None:
         metrics = {m["Id"]: m for m in stack.properties("VendFaultsAlarm")["Metrics"]}

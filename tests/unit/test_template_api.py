@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
-from tests.stack import ACCOUNT, ORGANIZATION, REGION, Stack, deploy, judge
+from tests.stack import ACCOUNT, ORGANIZATION, REGION, Stack, deploy, judge, listed
 
 CREDENTIAL = "/v1/credentials/{environment}/{name}"
-ROUTES = {("POST", f"{CREDENTIAL}/token"), ("POST", f"{CREDENTIAL}/tokens"), ("GET", f"{CREDENTIAL}/identity")}
+CALLERS_ROUTES = {("POST", f"{CREDENTIAL}/token"), ("POST", f"{CREDENTIAL}/tokens"), ("GET", f"{CREDENTIAL}/identity")}
+OPERATORS_ROUTES = {("POST", "/v1/brake")}
+ROUTES = CALLERS_ROUTES | OPERATORS_ROUTES
 ENDPOINTS = "vpce-0123456789abcdef0,vpce-0fedcba9876543210"
 OTHER_ACCOUNT = "210987654321"
 
@@ -152,12 +154,17 @@ def test_the_api_speaks_no_tls_older_than_1_2(stack: Stack) -> None:
     )  # enhanced security policies want a mode; this one checks the host name
 
 
-def test_an_api_callers_policy_names_the_routes_and_nothing_else(stack: Stack) -> None:
-    (statement,) = json.loads(stack.outputs["ApiCallerPolicy"])["Statement"]
+@pytest.mark.parametrize(
+    ("output", "routes"), [("ApiCallerPolicy", CALLERS_ROUTES), ("OperatorPolicy", OPERATORS_ROUTES)]
+)
+def test_an_api_callers_policy_names_its_routes_and_nothing_else(
+    stack: Stack, output: str, routes: set[tuple[str, str]]
+) -> None:
+    (statement,) = json.loads(stack.outputs[output])["Statement"]
     prefix = f"arn:aws:execute-api:{REGION}:{ACCOUNT}:<VendingApi>/api/"
     assert statement["Effect"] == "Allow"
     assert statement["Action"] == "execute-api:Invoke"
-    assert set(statement["Resource"]) == {f"{prefix}{verb}{wildcards(path)}" for verb, path in ROUTES}
+    assert set(listed(statement["Resource"])) == {f"{prefix}{verb}{wildcards(path)}" for verb, path in routes}
 
 
 @pytest.mark.parametrize("caller", ["SettlementJob", "AccessReport"])

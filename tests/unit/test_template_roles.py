@@ -17,6 +17,7 @@ from tests.stack import ACCOUNT, REGION, ROOT, Stack, deploy, judge, listed, tem
 FUNCTIONS = {
     "VendFunction": "handlers.vend",
     "ApiFunction": "handlers.api",
+    "RefillFunction": "handlers.refill",
     "AccessReportFunction": "handlers.access_report",
 }
 SOURCES = (ROOT / "functions", ROOT / "layers/imburse_auth/src")
@@ -29,8 +30,18 @@ THROUGH_SECRETS_MANAGER = {
     "kms:EncryptionContext:SecretARN": SECRET,
     "kms:CallerAccount": ACCOUNT,
 }
+TABLE = "<VendingTable.Arn>"
+THROUGH_DYNAMODB = {
+    "kms:ViaService": f"dynamodb.{REGION}.amazonaws.com",
+    "kms:EncryptionContext:aws:dynamodb:tableName": "<VendingTable>",
+    "kms:CallerAccount": ACCOUNT,
+}
 TRACES = {("xray:PutTraceSegments", "*"), ("xray:PutTelemetryRecords", "*")}
 READ_KEYS = {("secretsmanager:GetSecretValue", SECRETS), ("kms:Decrypt", KEY)}
+ITEMS = ("GetItem", "Query", "PutItem", "UpdateItem", "DeleteItem")
+USE_TABLE = {(f"dynamodb:{operation}", TABLE) for operation in ITEMS} | {("kms:Decrypt", KEY)}
+REFILL = "<RefillFunctionAliaslive>"
+WAKE_REFILL = {("lambda:InvokeFunction", REFILL)}
 ALIASES_TO_MOVE = {f"<{name}.Arn>{rest}" for name in ("VendFunction", "ApiFunction") for rest in ("", ":*")}
 
 
@@ -40,12 +51,13 @@ def log(group: str) -> set[tuple[str, str]]:
 
 # The whole of what is granted, by role. Whoever widens a role writes it down here too.
 GRANTED = {
-    "VendRole": READ_KEYS | TRACES | log("VendLogs"),
-    "ApiRole": READ_KEYS | TRACES | log("ApiLogs"),
+    "VendRole": READ_KEYS | USE_TABLE | WAKE_REFILL | TRACES | log("VendLogs"),
+    "ApiRole": READ_KEYS | USE_TABLE | WAKE_REFILL | TRACES | log("ApiLogs"),
+    "RefillRole": READ_KEYS | USE_TABLE | TRACES | log("RefillLogs") | {("secretsmanager:ListSecrets", "*")},
     "AccessReportRole": TRACES
     | log("AccessReportLogs")
     | {("lambda:InvokeFunction", "<AccessReportCaller>"), ("secretsmanager:ListSecrets", "*")},
-    "ScheduleRole": {("lambda:InvokeFunction", "<AccessReportFunctionAliaslive>")},
+    "ScheduleRole": {("lambda:InvokeFunction", "<AccessReportFunctionAliaslive>")} | WAKE_REFILL,
     "DeploymentRole": {("cloudwatch:DescribeAlarms", "*")}
     | {
         (action, arn)
@@ -54,9 +66,11 @@ GRANTED = {
     },
 }
 # What the code calls through boto3, found in the source below, and the resource that it names.
+ON_THE_TABLE = {f"dynamodb:{operation}": TABLE for operation in ITEMS}
 CALLS = {
-    "VendFunction": {"secretsmanager:GetSecretValue": SECRET},
-    "ApiFunction": {"secretsmanager:GetSecretValue": SECRET},
+    "VendFunction": {"secretsmanager:GetSecretValue": SECRET, "lambda:InvokeFunction": REFILL, **ON_THE_TABLE},
+    "ApiFunction": {"secretsmanager:GetSecretValue": SECRET, "lambda:InvokeFunction": REFILL, **ON_THE_TABLE},
+    "RefillFunction": {"secretsmanager:GetSecretValue": SECRET, "secretsmanager:ListSecrets": "*", **ON_THE_TABLE},
     "AccessReportFunction": {"secretsmanager:ListSecrets": "*", "lambda:InvokeFunction": "<AccessReportCaller>"},
 }
 ACTION_OF = {"lambda:Invoke": "lambda:InvokeFunction"}  # the one operation whose permission has another name
@@ -139,7 +153,7 @@ def test_a_role_may_write_its_functions_log_and_traces(stack: Stack, function: s
 
 def test_the_roles_are_those_written_down_here(stack: Stack) -> None:
     assert set(stack.of_type("AWS::IAM::Role")) == set(GRANTED)
-    assert {role_of(stack, name) for name in FUNCTIONS} == {"VendRole", "ApiRole", "AccessReportRole"}
+    assert {role_of(stack, name) for name in FUNCTIONS} == {"VendRole", "ApiRole", "RefillRole", "AccessReportRole"}
 
 
 @pytest.mark.parametrize("role", GRANTED)
@@ -168,7 +182,21 @@ def test_the_scheduler_takes_its_role_for_schedules_of_this_account_alone(stack:
     assert statement["Condition"] == {"StringEquals": {"aws:SourceAccount": ACCOUNT, "aws:SourceArn": group}}
 
 
-@pytest.mark.parametrize("function", ["VendFunction", "ApiFunction"])
+@pytest.mark.parametrize("function", ["VendFunction", "ApiFunction", "RefillFunction"])
+def test_the_table_is_decrypted_through_dynamodb_alone(stack: Stack, function: str) -> None:
+    statements = stack.statements(role_of(stack, function))
+    assert judge(statements, "kms:Decrypt", KEY, THROUGH_DYNAMODB) == "Allow"
+    other = THROUGH_DYNAMODB | {"kms:EncryptionContext:aws:dynamodb:tableName": "payroll"}
+    assert judge(statements, "kms:Decrypt", KEY, other) == "silent"
+
+
+@pytest.mark.parametrize("role", GRANTED)
+def test_nobody_here_may_read_the_table_as_a_whole_or_change_it(stack: Stack, role: str) -> None:
+    for action in ("Scan", "BatchGetItem", "PartiQLSelect", "ExportTableToPointInTime", "CreateBackup", "UpdateTable"):
+        assert judge(stack.statements(role), f"dynamodb:{action}", TABLE) == "silent"
+
+
+@pytest.mark.parametrize("function", ["VendFunction", "ApiFunction", "RefillFunction"])
 def test_a_key_is_decrypted_through_secrets_manager_alone(stack: Stack, function: str) -> None:
     statements = stack.statements(role_of(stack, function))
     assert judge(statements, "kms:Decrypt", KEY, THROUGH_SECRETS_MANAGER) == "Allow"
@@ -219,6 +247,15 @@ class TestTheKey:
     ) -> None:
         trial = THROUGH_SECRETS_MANAGER | {"kms:EncryptionContext:SecretARN": "RequestToValidateKeyAccess"}
         assert judge(policy, "kms:Decrypt", KEY, trial) == "Allow"
+
+    def test_keeps_tables_through_dynamodb_for_this_account_and_not_otherwise(
+        self, policy: list[dict[str, Any]]
+    ) -> None:
+        for action in ("kms:Encrypt", "kms:GenerateDataKey", "kms:ReEncryptFrom", "kms:ReEncryptTo", "kms:CreateGrant"):
+            assert judge(policy, action, KEY, THROUGH_DYNAMODB) == "Allow"
+            assert judge(policy, action, KEY, {"kms:CallerAccount": ACCOUNT}) == "silent"
+            stranger = THROUGH_DYNAMODB | {"kms:CallerAccount": "210987654321"}
+            assert judge(policy, action, KEY, stranger) == "silent"
 
     def test_encrypts_the_logs_of_this_stack_and_no_others(self, policy: list[dict[str, Any]]) -> None:
         (statement,) = (s for s in policy if "Service" in s["Principal"])
