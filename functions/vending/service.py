@@ -301,7 +301,7 @@ class Vending:
                 credential, vended, latencies_seconds, secret_reads=len(effort.secret_reads), notes=notes
             )
         )
-        if record.decision == "allow":
+        if record.decision == "allow" and record.outcome != "refused":  # a budget that is spent is no failure of ours
             self._measure(lambda: self._metrics.failed(credential, failed))
 
     def _measure(self, measure: Callable[[], None]) -> None:

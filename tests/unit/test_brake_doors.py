@@ -283,6 +283,15 @@ def test_what_is_over_budget_reaches_nobody(machine: Machine) -> None:
     assert machine.imburse.requests == []
 
 
+def test_what_is_over_budget_is_a_refusal_and_no_failure_of_ours(
+    machine: Machine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    machine.invoke_refusal(SINGLE | {"count": 4}, Context(alias="few"))
+    written = capsys.readouterr().out
+    assert '"RequestsRefused"' in written
+    assert '"TokensFailed"' not in written
+
+
 def test_who_is_frozen_spends_no_budget(machine: Machine) -> None:
     machine.api(brake_event(EVERYTHING))
     machine.invoke_refusal(SINGLE, Context(alias="few"))
