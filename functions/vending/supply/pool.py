@@ -22,9 +22,8 @@ from imburse_auth.api_key import ApiKey
 from imburse_auth.credential import CredentialId
 from vending.table import PATIENCE_SECONDS, Item, Table, TableUnavailable
 
-HANDFUL = (
-    16  # claimers choose among so many of the soonest to expire, and among twice as many at each look after the first
-)
+# Claimers choose among so many of the soonest to expire, and among twice as many at each look after the first.
+HANDFUL = 16
 DRAWS = 3  # from one look: of 64 claimers at once three in four lose their first draw, and few their third
 ROUNDS = 4  # looks before a claim gives up
 THREADS = 32

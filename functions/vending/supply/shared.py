@@ -29,9 +29,8 @@ JUST_MADE_SECONDS = 60  # a younger token is as good as it gets: whoever wants o
 WAIT_SECONDS = 2.0  # for another environment's exchange, before one of our own
 POLL_SECONDS = (0.05, 0.25)  # at random in between, so that waiters do not come in step
 LEASE_SECONDS = 10.0  # an exchange with its retries rarely takes longer, and if it does another may try
-LEASE_KEPT_SECONDS = (
-    3_600  # an item that DynamoDB drops begins its fencing numbers anew, so not before its token is dead
-)
+# An item that DynamoDB drops begins its fencing numbers anew, so not before its token is dead.
+LEASE_KEPT_SECONDS = 3_600
 
 # Not `random`: its state is part of a SnapStart snapshot, and all restored environments would poll in step.
 _jitter = SystemRandom().uniform
