@@ -48,6 +48,15 @@ class FakeTable(Table):
         with self._lock:
             self.items[_key(item)] = dict(item)
 
+    def put_new(self, item: Item) -> bool:
+        self._begin("put_new")
+        _check(item)
+        with self._lock:
+            if _key(item) in self.items:
+                return False
+            self.items[_key(item)] = dict(item)
+            return True
+
     def take(self, pk: str, sk: str) -> Item | None:
         self._begin("take")
         with self._lock:

@@ -88,6 +88,16 @@ class Table:
         """Write the item, whatever was there."""
         _call(lambda: self._client.put_item(TableName=self._name, Item=_wired(item)))
 
+    def put_new(self, item: Item) -> bool:
+        """Write the item if there is none with its key. Answers whether it was written."""
+        answer = _call(
+            lambda: self._client.put_item(
+                TableName=self._name, Item=_wired(item), ConditionExpression="attribute_not_exists(pk)"
+            ),
+            lost=None,
+        )
+        return answer is not None
+
     def take(self, pk: str, sk: str) -> Item | None:
         """Delete the item and answer what it was: for exactly one of all who try. None for everybody else."""
         answer = _call(

@@ -67,6 +67,18 @@ def test_a_put_replaces_the_whole_item(table: Table) -> None:
     assert table.get("p", "s") == {"pk": "p", "sk": "s", "new": 2}
 
 
+def test_a_new_item_is_written_once_and_never_over_another(table: Table) -> None:
+    assert table.put_new({"pk": "p", "sk": "s", "n": 1})
+    assert not table.put_new({"pk": "p", "sk": "s", "n": 2})
+    assert table.get("p", "s") == {"pk": "p", "sk": "s", "n": 1}
+
+
+def test_of_many_who_write_a_new_item_exactly_one_does(table: Table) -> None:
+    for number in range(20):
+        written = at_once(partial(table.put_new, {"pk": "p", "sk": f"{number}"}), THREADS)
+        assert written.count(True) == 1
+
+
 def test_a_deleted_item_is_gone_and_may_be_deleted_again(table: Table) -> None:
     table.put({"pk": "p", "sk": "s"})
     table.delete("p", "s")

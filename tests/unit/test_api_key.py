@@ -1,6 +1,7 @@
 import copy
 import json
 import pickle
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imburse_auth import ApiKey
+from imburse_auth.credential import CredentialId
 from imburse_auth.errors import CredentialMisconfigured
 from tests.fakes import private_key, secret
 
@@ -35,6 +37,14 @@ def test_a_pool_has_a_floor_and_a_ceiling(pool_min: int, pool_max: int) -> None:
 def test_there_is_no_pool_unless_asked_for() -> None:
     key = ApiKey.from_secret(json.dumps(secret()))
     assert (key.pool_min, key.pool_max) == (0, 0)
+
+
+def test_who_manages_a_key_and_since_when_it_is_in_use() -> None:
+    key = ApiKey.from_secret(json.dumps(secret(managedBy="sandbox/admin", createdAt="2026-01-31T13:00:00+01:00")))
+    assert key.managed_by == CredentialId("sandbox", "admin")
+    assert key.created_at == datetime(2026, 1, 31, 12, tzinfo=UTC)
+    other = ApiKey.from_secret(json.dumps(secret()))
+    assert (other.managed_by, other.created_at) == (None, None)
 
 
 def test_account_and_tenant_are_optional_outside_a_secret() -> None:
@@ -86,6 +96,12 @@ def test_account_and_tenant_are_optional_outside_a_secret() -> None:
         ({"poolMin": 3}, "poolMin"),  # without a ceiling there is no pool
         ({"poolmax": 3}, "poolMax"),
         ({"pool_min": 0, "poolMax": 3}, "poolMin"),
+        ({"managedBy": "admin"}, "managedBy"),
+        ({"managedBy": 1}, "managedBy"),
+        ({"managed_by": "sandbox/admin"}, "managedBy"),
+        ({"createdAt": "yesterday"}, "createdAt"),
+        ({"createdAt": "2026-02-01T09:30:00"}, "createdAt"),  # by which clock?
+        ({"createdAt": 1614350382}, "createdAt"),
     ],
 )
 def test_a_wrong_field_is_named_and_no_value_is_shown(changes: dict[str, Any], field: str) -> None:

@@ -8,8 +8,10 @@ import difflib
 import hmac
 import json
 import re
+from datetime import UTC, datetime
 from typing import Any, Final, Literal, NoReturn, get_args
 
+from imburse_auth.credential import CredentialId
 from imburse_auth.errors import CredentialMisconfigured
 
 Reuse = Literal["single-use", "shared"]
@@ -25,6 +27,8 @@ _FIELDS: Final = {
     "reuse": "reuse",
     "poolMin": "pool_min",
     "poolMax": "pool_max",
+    "managedBy": "managed_by",
+    "createdAt": "created_at",
 }
 _REQUIRED: Final = ("publicKey", "privateKey", "accountId")
 _LARGEST_POOL: Final = 10_000
@@ -47,6 +51,8 @@ class ApiKey:
         "_secret",
         "account_id",
         "base_url",
+        "created_at",
+        "managed_by",
         "name",
         "pool_max",
         "pool_min",
@@ -66,6 +72,8 @@ class ApiKey:
     reuse: Reuse
     pool_min: int
     pool_max: int
+    managed_by: CredentialId | None
+    created_at: datetime | None
 
     def __init__(
         self,
@@ -80,6 +88,8 @@ class ApiKey:
         reuse: Reuse = "single-use",
         pool_min: int = 0,
         pool_max: int = 0,
+        managed_by: str | CredentialId | None = None,
+        created_at: str | datetime | None = None,
     ) -> None:
         _check_header_safe("publicKey", public_key)
         if ":" in public_key:
@@ -110,6 +120,8 @@ class ApiKey:
             "reuse": reuse,
             "pool_min": pool_min,
             "pool_max": pool_max,
+            "managed_by": _managed_by(managed_by),
+            "created_at": _created_at(created_at),
         }
         for attribute, part in parts.items():
             object.__setattr__(self, attribute, part)
@@ -119,8 +131,9 @@ class ApiKey:
         """Read the JSON of a secret.
 
         `{"publicKey", "privateKey", "accountId", "tenantId"?, "name"?, "roles"?, "baseUrl"?, "reuse"?, "poolMin"?,
-        "poolMax"?}`. Other members are ignored, but for one that is nearly a field: a misspelt `tenantID` would silently
-        turn a tenant key into an account key.
+        "poolMax"?, "managedBy"?, "createdAt"?}`: `managedBy` is the id of the credential whose tokens make and delete keys
+        for this one, `createdAt` an ISO 8601 time with its offset: since when this pair is in use. Other members are ignored,
+        but for one that is nearly a field: a misspelt `tenantID` would silently turn a tenant key into an account key.
         """
         try:
             members = json.loads(text, object_pairs_hook=_without_repeats)
@@ -168,6 +181,8 @@ class ApiKey:
             self.reuse,
             self.pool_min,
             self.pool_max,
+            self.managed_by,
+            self.created_at,
         )
 
     def __repr__(self) -> str:
@@ -195,6 +210,29 @@ def _decode(private_key: object) -> bytes:
     if not secret or base64.b64encode(secret).decode() != private_key:
         _refuse("privateKey", rule)
     return secret
+
+
+def _managed_by(value: object) -> CredentialId | None:
+    if value is None or isinstance(value, CredentialId):
+        return value
+    try:
+        return CredentialId.parse(value)
+    except ValueError:
+        _refuse("managedBy", "must be text of the form <environment>/<name>")
+
+
+def _created_at(value: object) -> datetime | None:
+    if value is None:
+        return None
+    try:
+        moment = (
+            value if isinstance(value, datetime) else datetime.fromisoformat(value if isinstance(value, str) else "")
+        )
+    except ValueError:
+        _refuse("createdAt", "must be an ISO 8601 time, like 2026-01-31T12:00:00Z")
+    if moment.tzinfo is None:
+        _refuse("createdAt", "must say its offset from UTC, like 2026-01-31T12:00:00Z")
+    return moment.astimezone(UTC)
 
 
 def _check_header_safe(field: str, value: object) -> None:

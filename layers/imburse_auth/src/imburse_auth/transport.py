@@ -43,10 +43,14 @@ class Unauthorized(UpstreamRejected):
 
 @dataclass(frozen=True)
 class Answer:
-    """A 2xx answer: the JSON of its body, and the upstream's correlation id. The body may hold a token: not in repr."""
+    """A 2xx answer: the JSON of its body (None for a 204), the upstream's correlation id, and its time (its Date header).
+
+    The body may hold a token or a key: not in repr. `date_seconds` is seconds since the epoch, None if it did not tell.
+    """
 
     payload: Any = field(repr=False)
     correlation_id: str | None
+    date_seconds: float | None = None
 
 
 class Transport:
@@ -66,8 +70,9 @@ class Transport:
         *,
         deadline: Deadline,
         correlation_id: str | None = None,
+        body: object = None,
     ) -> Answer:
-        """Send one request without a body, once, and read its JSON answer.
+        """Send one request, once, with `body` as JSON unless it is None, and read its JSON answer.
 
         Raises Unauthorized (401), UpstreamRejected (other 4xx), UpstreamThrottled (429), UpstreamUnavailable (5xx, no
         connection, time-out, an answer cut off) and UpstreamProtocol (redirect, too large, not JSON, anything else).
@@ -78,12 +83,15 @@ class Transport:
         all_headers = {"Accept": "application/json", "Accept-Encoding": "identity", **headers}
         if correlation_id is not None:
             all_headers["X-Correlation-ID"] = correlation_id
+        if body is not None:
+            all_headers["Content-Type"] = "application/json"
         # `from None` throughout: what requests raises can carry the request, and with it the Authorization header.
         try:
             response = self._session.request(
                 method,
                 url,
                 headers=all_headers,
+                data=None if body is None else json.dumps(body).encode(),
                 allow_redirects=False,
                 stream=True,
                 timeout=(min(CONNECT_TIMEOUT_SECONDS, left), min(READ_TIMEOUT_SECONDS, left)),
@@ -122,10 +130,10 @@ def _read(response: requests.Response, deadline: Deadline) -> Answer:
         payload = None
     correlation_id = plain_correlation_id(response.headers.get("X-Correlation-ID"))
     answer = UpstreamAnswer.of(status, payload, correlation_id)
-    if status in (200, 201):
-        if payload is None:
+    if status in (200, 201, 204):
+        if payload is None and status != 204:
             raise UpstreamProtocol("Imburse's answer is not JSON", upstream=answer)
-        return Answer(payload, answer.correlation_id)
+        return Answer(payload, answer.correlation_id, _date_seconds(response.headers.get("Date")))
     if status == 429:
         raise UpstreamThrottled(
             "Imburse is limiting our requests", upstream=answer, retry_after_seconds=_retry_after_seconds(response)

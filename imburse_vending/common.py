@@ -1,0 +1,146 @@
+"""What every command shares: where it talks to, how it prints, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, overload
+
+import typer
+
+if TYPE_CHECKING:
+    import boto3
+    from mypy_boto3_lambda import LambdaClient
+    from mypy_boto3_secretsmanager import SecretsManagerClient
+    from rich.console import Console, RenderableType
+
+LOCAL_VARIABLES = Path(".local/env")  # written by `make serve`
+STACK_NAME = "imburse-vending"
+
+
+class ExitCode(IntEnum):
+    """What a script may look at."""
+
+    DONE = 0
+    FAILED = 1  # it did not work, or a check found something
+    USAGE = 2  # called wrongly
+    REFUSED = 3  # the policy, or AWS, does not let this caller
+    TRY_LATER = 4  # a fault that passes: throttled, no connection, 5xx
+
+
+class CommandError(Exception):
+    """How a command ends that could not do its work: what is wrong, and what to do next. Neither holds a secret."""
+
+    def __init__(self, problem: str, *, next_step: str | None = None, code: ExitCode = ExitCode.FAILED) -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.next_step = next_step
+        self.code = code
+
+
+# The options that many commands have, by one name and one help each.
+Local = Annotated[bool, typer.Option("--local", help="Talk to the stack of `make serve`, as the caller it made.")]
+Profile = Annotated[str | None, typer.Option("--profile", metavar="NAME", help="AWS profile, as for the AWS CLI.")]
+Region = Annotated[str | None, typer.Option("--region", metavar="NAME", help="AWS region, as for the AWS CLI.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document, for programs.")]
+Credential = Annotated[
+    str, typer.Argument(metavar="CREDENTIAL", help="<environment>/<name>, for example sandbox/tenant-a.")
+]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which AWS, as whom: the variables in force, a profile, a region."""
+
+    environ: Mapping[str, str]
+    profile: str | None = None
+    region: str | None = None
+    local: bool = False
+
+    @classmethod
+    def of(cls, *, local: bool = False, profile: str | None = None, region: str | None = None) -> Place:
+        """The local stack's variables, or this shell's. Raises CommandError."""
+        if not local:
+            return cls(os.environ, profile, region)
+        if profile is not None:
+            raise CommandError("--local and --profile exclude each other", code=ExitCode.USAGE)
+        return cls(_exported(_local_variables()), None, region, local=True)
+
+    def variable(self, name: str) -> str | None:
+        """A variable's value, None if it is empty."""
+        return self.environ.get(name) or None
+
+    def session(self) -> boto3.Session:
+        """A session with this place's credentials, none of which is looked up yet. Raises CommandError."""
+        import boto3
+        from botocore.exceptions import ProfileNotFound
+
+        if self.local:
+            return boto3.Session(
+                self.environ["AWS_ACCESS_KEY_ID"],
+                self.environ["AWS_SECRET_ACCESS_KEY"],
+                region_name=self.region or self.environ["AWS_DEFAULT_REGION"],
+            )
+        try:
+            return boto3.Session(profile_name=self.profile, region_name=self.region)
+        except ProfileNotFound as exc:
+            raise CommandError(str(exc), next_step="aws configure list-profiles", code=ExitCode.USAGE) from exc
+
+    @overload
+    def client(self, service: Literal["lambda"]) -> LambdaClient: ...
+    @overload
+    def client(self, service: Literal["secretsmanager"]) -> SecretsManagerClient: ...
+    @overload
+    def client(self, service: str) -> Any: ...  # noqa: ANN401 - boto3 has a class a service
+    def client(self, service: str) -> Any:
+        """A client with time-outs. Raises CommandError where no region is set."""
+        from botocore.config import Config
+        from botocore.exceptions import NoRegionError
+
+        # The local stack's own endpoint is found by boto3's variables, which are this process's only by `. .local/env`.
+        variable = "AWS_ENDPOINT_URL_" + {"secretsmanager": "SECRETS_MANAGER"}.get(service, service.upper())
+        settings = Config(connect_timeout=5, read_timeout=35, retries={"total_max_attempts": 2, "mode": "standard"})
+        try:
+            return self.session().client(  # type: ignore[call-overload]
+                service, endpoint_url=self.environ.get(variable) if self.local else None, config=settings
+            )
+        except NoRegionError as exc:
+            raise CommandError(
+                "no AWS region is set", next_step="--region, or AWS_REGION", code=ExitCode.USAGE
+            ) from exc
+
+
+def emit(data: object, shown: RenderableType, *, as_json: bool) -> None:
+    """Print `data` as one JSON document, or `shown` for people (colour on a terminal only)."""
+    if as_json:
+        sys.stdout.write(json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+    else:
+        console().print(shown)
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Standard output, or standard error, for people: tables are not cut where it is no terminal."""
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(stderr=stderr, width=None if stream.isatty() else 200, soft_wrap=True, highlight=False)
+
+
+def _local_variables() -> str:
+    for folder in (Path.cwd(), *Path.cwd().parents):
+        if (folder / LOCAL_VARIABLES).is_file():
+            return (folder / LOCAL_VARIABLES).read_text(encoding="utf-8")
+    raise CommandError(
+        f"there is no {LOCAL_VARIABLES} here", next_step="make serve, in another shell, from this checkout"
+    )
+
+
+def _exported(text: str) -> dict[str, str]:
+    """`export NAME=value` lines, to a mapping."""
+    lines = (line.removeprefix("export ").partition("=") for line in text.splitlines() if line.startswith("export "))
+    return {name: value for name, _, value in lines}
