@@ -1,13 +1,13 @@
 """The Imburse emulator: strict where the vendor is strict, faulty on demand, and countable.
 
-Vendor side (protocol.md): ``POST /v1/identity/hmac`` and ``GET /v1/identity/me``.
+Vendor side (protocol.md): ``POST /v1/identity/hmac``, ``GET /v1/identity/me`` and the keys of a tenant (imburse_management).
 Control side, for tests and demos:
 
 ====================================  =========================================================================
-``POST /control/keys``                ``{publicKey, privateKey, accountId, tenantId?, roles?}`` -> 201
+``POST /control/keys``                ``{publicKey, privateKey, accountId, tenantId?, roles?, name?}`` -> 201
 ``GET /control/keys``                 ``{"keys": [...]}`` without private keys
 ``DELETE /control/keys/{publicKey}``  204; the key is revoked at once
-``POST /control/faults``              ``{kind, path?, times?, ...}`` (imburse_faults.Fault) -> 201
+``POST /control/faults``              ``{kind, path?, method?, times?, ...}`` (imburse_faults.Fault) -> 201
 ``GET /control/faults``               ``{"faults": [...]}``
 ``DELETE /control/faults``            204; everything works again
 ``GET /control/statistics``           imburse_statistics.Statistics
@@ -32,7 +32,8 @@ from aiohttp import web
 from local.imburse_errors import InvalidDocument, Refusal
 from local.imburse_faults import Fault, FaultBox, Turn
 from local.imburse_hmac import HmacGate
-from local.imburse_keys import ImburseKey, KeyRegistry
+from local.imburse_keys import ImburseKey, KeyRegistry, require_scope
+from local.imburse_management import delete_key, make_key, tenant_keys
 from local.imburse_spoil import spoil
 from local.imburse_statistics import Statistics
 from local.imburse_tokens import IssuedToken, TokenMint
@@ -80,15 +81,20 @@ class Imburse:
         The token is spent before the headers are judged: a request that was turned away used it all the same.
         """
         self.statistics.identity_requests += 1
-        key = self.keys.require(self._mint.spend(authorization))
-        self.statistics.tokens_used += 1
-        _require_scope(key, account_id, tenant_id)
+        key = self.bearer(authorization, account_id, tenant_id)
         reached = [other for other in self.keys if other.account_id == key.account_id]
         tenants = {key.tenant_id} if key.tenant_id else {other.tenant_id for other in reached if other.tenant_id}
         return {
             "accounts": [{"accountId": key.account_id}],
             "tenants": [{"tenantId": tenant, "accountId": key.account_id} for tenant in sorted(tenants)],
         }
+
+    def bearer(self, authorization: list[str], account_id: str | None, tenant_id: str | None) -> ImburseKey:
+        """Use a token up and answer the key that it is of. Raises Refusal, also if the scope headers do not fit the key."""
+        key = self.keys.require(self._mint.spend(authorization))
+        self.statistics.tokens_used += 1
+        require_scope(key, account_id, tenant_id)
+        return key
 
     def reset(self) -> None:
         """Forget faults, nonces, tokens and statistics; keep the keys."""
@@ -104,6 +110,9 @@ class Imburse:
             [
                 web.post("/v1/identity/hmac", self._post_hmac),
                 web.get("/v1/identity/me", self._get_me),
+                web.post("/v1/tenant/{tenant_id}/keys", self._post_tenant_key),
+                web.get("/v1/tenant/{tenant_id}/keys", self._get_tenant_keys),
+                web.delete("/v1/tenant/{tenant_id}/keys/{public_key}", self._delete_tenant_key),
                 web.post("/control/keys", self._post_key),
                 web.get("/control/keys", self._get_keys),
                 web.delete("/control/keys/{public_key}", self._delete_key),
@@ -119,12 +128,13 @@ class Imburse:
     @web.middleware
     async def _face(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
         """Give every answer its correlation id, its date and, where it failed, the vendor's error body."""
-        turn = Turn() if request.path.startswith("/control/") else self.faults.take_turn(request.path)
+        turn = Turn() if request.path.startswith("/control/") else self.faults.take_turn(request.path, request.method)
         request[_TURN] = turn
-        if turn.latency_seconds > 0:
-            await asyncio.sleep(turn.latency_seconds)
         correlation_id = _correlation_id(request)
         try:
+            if turn.latency_seconds > 0:
+                await request.read()  # it has arrived, and has its effect also if the caller is gone by then
+                await asyncio.sleep(turn.latency_seconds)
             response = await handler(request)
         except Refusal as refusal:
             response = self._refused(refusal, correlation_id)
@@ -155,6 +165,33 @@ class Imburse:
         headers = request.headers
         reached = self.me(headers.getall("Authorization", []), headers.get("x-account-id"), headers.get("x-tenant-id"))
         return web.json_response(reached)
+
+    async def _post_tenant_key(self, request: web.Request) -> web.Response:
+        manager = self._bearer_of(request)
+        try:
+            document = await _json_object(request)
+            if request[_TURN].refuses:
+                return web.Response()  # `spoil` puts in its place what the fault says; no key was made
+            made = make_key(self.keys, manager, request.match_info["tenant_id"], document)
+        except InvalidDocument as error:
+            raise Refusal(400, "KEY_IS_INVALID", "{reason}", reason=str(error)) from error
+        self.statistics.keys_made += 1
+        return web.json_response(made, status=201)
+
+    async def _get_tenant_keys(self, request: web.Request) -> web.Response:
+        manager = self._bearer_of(request)
+        return web.json_response({"keys": tenant_keys(self.keys, manager, request.match_info["tenant_id"])})
+
+    async def _delete_tenant_key(self, request: web.Request) -> web.Response:
+        manager = self._bearer_of(request)
+        if not request[_TURN].refuses:
+            delete_key(self.keys, manager, request.match_info["tenant_id"], request.match_info["public_key"])
+            self.statistics.keys_deleted += 1
+        return web.Response(status=204)
+
+    def _bearer_of(self, request: web.Request) -> ImburseKey:
+        headers = request.headers
+        return self.bearer(headers.getall("Authorization", []), headers.get("x-account-id"), headers.get("x-tenant-id"))
 
     async def _post_key(self, request: web.Request) -> web.Response:
         try:
@@ -194,20 +231,6 @@ class Imburse:
     async def _post_reset(self, _request: web.Request) -> web.Response:
         self.reset()
         return web.Response(status=204)
-
-
-def _require_scope(key: ImburseKey, account_id: str | None, tenant_id: str | None) -> None:
-    """Apply the header rule of protocol.md section 4."""
-    if account_id is None:
-        raise Refusal(400, "ACCOUNT_ID_IS_REQUIRED", "The header x-account-id is required.")
-    if account_id != key.account_id:
-        raise Refusal(403, "ACCOUNT_ID_HAS_NO_ACCESS", "The token has no access to the account in x-account-id.")
-    if key.tenant_id is None and tenant_id is not None:
-        raise Refusal(400, "TENANT_ID_IS_NOT_EXPECTED", "The token of an account key takes no x-tenant-id.")
-    if key.tenant_id is not None and tenant_id is None:
-        raise Refusal(400, "TENANT_ID_IS_REQUIRED", "The header x-tenant-id is required.")
-    if tenant_id != key.tenant_id:
-        raise Refusal(403, "TENANT_ID_HAS_NO_ACCESS", "The token has no access to the tenant in x-tenant-id.")
 
 
 def _correlation_id(request: web.Request) -> str:

@@ -13,6 +13,7 @@ Kind = Literal[
     "status",  # answer `status` (with `retryAfter`, if given) and no token
     "redirect",  # answer `status` (default 307) with Location `location`
     "drop",  # do the work, then close the connection instead of answering
+    "drop_before",  # close the connection without doing the work
     "drop_mid_body",  # do the work, then close the connection halfway through the answer's body
     "garbage",  # do the work, then answer 200 with a body that is not JSON
     "oversized",  # do the work, then answer with a valid body padded to `bytes` (default 1 MiB)
@@ -24,6 +25,7 @@ _KINDS: tuple[Kind, ...] = get_args(Kind)
 _FIELDS: Mapping[str, type | tuple[type, ...]] = {
     "kind": str,
     "path": str,
+    "method": str,
     "times": int,
     "seconds": (int, float),
     "status": int,
@@ -37,7 +39,9 @@ _NEEDS = {"latency": "seconds", "clock": "seconds", "status": "status"}
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault: for the next ``times`` requests to ``path``; None means until cleared, and any path.
+    """One fault: for the next ``times`` requests to ``path`` by ``method``; None means until cleared, any path, any method.
+
+    A path that ends with ``*`` stands for all that begin so.
 
     ``clock`` takes no ``times`` and no ``path``: a clock is wrong for everybody until it is put right.
     """
@@ -45,6 +49,7 @@ class Fault:
     kind: Kind
     path: str | None = None
     times: int | None = None
+    method: str | None = None
     seconds: float = 0.0
     status: int = 307
     retry_after: str | None = None
@@ -78,7 +83,16 @@ class Fault:
 
     def as_json(self) -> dict[str, Any]:
         """Answer the fault for ``GET /control/faults``, with the requests left in ``times``."""
-        return {"kind": self.kind, "path": self.path, "times": self.times, "seconds": self.seconds}
+        shown = {"kind": self.kind, "path": self.path, "times": self.times, "seconds": self.seconds}
+        return shown | ({} if self.method is None else {"method": self.method})
+
+    def meets(self, path: str, method: str) -> bool:
+        """Whether a request is one of those that it is for."""
+        if self.method not in (None, method):
+            return False
+        if self.path is not None and self.path.endswith("*"):
+            return path.startswith(self.path[:-1])
+        return self.path in (None, path)
 
 
 @dataclass(frozen=True)
@@ -91,8 +105,8 @@ class Turn:
 
     @property
     def refuses(self) -> bool:
-        """Whether the request is turned away before a token is issued, rather than its answer lost."""
-        return self.answer is not None and self.answer.kind in ("status", "redirect")
+        """Whether the request is turned away before it has any effect, rather than its answer lost."""
+        return self.answer is not None and self.answer.kind in ("status", "redirect", "drop_before")
 
 
 class FaultBox:
@@ -118,16 +132,18 @@ class FaultBox:
         """How far the emulator's clock is off."""
         return sum(fault.seconds for fault in self._faults if fault.kind == "clock")
 
-    def take_turn(self, path: str) -> Turn:
+    def take_turn(self, path: str, method: str = "POST") -> Turn:
         """Answer what befalls the next request to ``path``, and count it off."""
-        late = self._take(path, ("latency",))
-        same = self._take(path, ("same_token",))
-        spoilt = self._take(path, ("status", "redirect", "drop", "drop_mid_body", "garbage", "oversized"))
+        late = self._take(path, method, ("latency",))
+        same = self._take(path, method, ("same_token",))
+        spoilt = self._take(
+            path, method, ("status", "redirect", "drop", "drop_before", "drop_mid_body", "garbage", "oversized")
+        )
         return Turn(late.seconds if late else 0.0, spoilt, same is not None)
 
-    def _take(self, path: str, kinds: tuple[Kind, ...]) -> Fault | None:
+    def _take(self, path: str, method: str, kinds: tuple[Kind, ...]) -> Fault | None:
         for index, fault in enumerate(self._faults):
-            if fault.kind in kinds and fault.path in (None, path):
+            if fault.kind in kinds and fault.meets(path, method):
                 if fault.times == 1:
                     del self._faults[index]
                 elif fault.times is not None:

@@ -20,6 +20,7 @@ class ImburseKey:
     account_id: str
     tenant_id: str | None = None
     roles: tuple[str, ...] = ()
+    name: str | None = None
 
     def __post_init__(self) -> None:
         if not self.public_key or ":" in self.public_key or not self.public_key.isprintable():
@@ -31,18 +32,18 @@ class ImburseKey:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> ImburseKey:
-        """Read ``{publicKey, privateKey (base64), accountId, tenantId?, roles?}``; other fields are ignored.
+        """Read ``{publicKey, privateKey (base64), accountId, tenantId?, roles?, name?}``; other fields are ignored.
 
         That is the shape of a credential secret too, so a stack can feed its secrets in as they are. Raises
         InvalidDocument, which names the field and never shows a value.
         """
         texts = {name: document.get(name) for name in ("publicKey", "privateKey", "accountId")}
-        for name, value in texts.items():
+        for field_name, value in texts.items():
             if not isinstance(value, str):
-                raise InvalidDocument(f"{name} must be a string")
-        tenant_id, roles = document.get("tenantId"), document.get("roles", ())
-        if not isinstance(tenant_id, str | None):
-            raise InvalidDocument("tenantId must be a string")
+                raise InvalidDocument(f"{field_name} must be a string")
+        tenant_id, roles, name = document.get("tenantId"), document.get("roles", ()), document.get("name")
+        if not isinstance(tenant_id, str | None) or not isinstance(name, str | None):
+            raise InvalidDocument("tenantId and name must be strings")
         if not isinstance(roles, list | tuple) or not all(isinstance(role, str) for role in roles):
             raise InvalidDocument("roles must be a list of strings")
         try:
@@ -50,12 +51,14 @@ class ImburseKey:
         except (binascii.Error, ValueError):
             # `from None`: the cause would quote the key.
             raise InvalidDocument("privateKey must be base64") from None
-        return cls(str(texts["publicKey"]), private_key, str(texts["accountId"]), tenant_id or None, tuple(roles))
+        account_id = str(texts["accountId"])
+        return cls(str(texts["publicKey"]), private_key, account_id, tenant_id or None, tuple(roles), name or None)
 
     def public_json(self) -> dict[str, Any]:
         """Answer everything about the key that may be shown."""
         shown = {"publicKey": self.public_key, "accountId": self.account_id, "roles": list(self.roles)}
-        return {**shown, "tenantId": self.tenant_id} if self.tenant_id else shown
+        more = {"tenantId": self.tenant_id, "name": self.name}
+        return shown | {name: value for name, value in more.items() if value}
 
 
 class KeyRegistry:
@@ -89,3 +92,17 @@ class KeyRegistry:
         if public_key in self._revoked:
             raise Refusal(401, "API_KEY_REVOKED", "The API key {publicKey} is revoked.", publicKey=public_key)
         raise Refusal(401, "API_KEY_NOT_FOUND", "The API key {publicKey} is not known.", publicKey=public_key)
+
+
+def require_scope(key: ImburseKey, account_id: str | None, tenant_id: str | None) -> None:
+    """Apply the header rule of protocol.md section 4: raises Refusal unless the scope headers fit the key."""
+    if account_id is None:
+        raise Refusal(400, "ACCOUNT_ID_IS_REQUIRED", "The header x-account-id is required.")
+    if account_id != key.account_id:
+        raise Refusal(403, "ACCOUNT_ID_HAS_NO_ACCESS", "The token has no access to the account in x-account-id.")
+    if key.tenant_id is None and tenant_id is not None:
+        raise Refusal(400, "TENANT_ID_IS_NOT_EXPECTED", "The token of an account key takes no x-tenant-id.")
+    if key.tenant_id is not None and tenant_id is None:
+        raise Refusal(400, "TENANT_ID_IS_REQUIRED", "The header x-tenant-id is required.")
+    if tenant_id != key.tenant_id:
+        raise Refusal(403, "TENANT_ID_HAS_NO_ACCESS", "The token has no access to the tenant in x-tenant-id.")

@@ -14,6 +14,8 @@ class Statistics:
 
     exchange_requests: int = 0
     identity_requests: int = 0
+    keys_made: int = 0
+    keys_deleted: int = 0
     nonces_accepted: int = 0
     tokens_issued: int = 0
     tokens_used: int = 0
@@ -46,6 +48,8 @@ class Statistics:
         return {
             "exchangeRequests": self.exchange_requests,
             "identityRequests": self.identity_requests,
+            "keysMade": self.keys_made,
+            "keysDeleted": self.keys_deleted,
             "noncesAccepted": self.nonces_accepted,
             "noncesRefused": self.nonces_refused,
             "tokensIssued": self.tokens_issued,
