@@ -4,8 +4,18 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests import dynalite_server
+from tests import browser_page, dynalite_server
+from tests.browser_page import Browser
 from tests.dynalite_server import Dynalite
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """A headless Chromium; each test opens its own page in it (tests/browser_page.py says how)."""
+    if reason := browser_page.missing():
+        pytest.skip(reason)
+    with browser_page.browser() as unpacked:
+        yield unpacked
 
 
 @pytest.fixture(scope="session")
