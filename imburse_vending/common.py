@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mypy_boto3_lambda import LambdaClient
     from mypy_boto3_secretsmanager import SecretsManagerClient
     from rich.console import Console, RenderableType
+    from rich.text import Text
 
 LOCAL_VARIABLES = Path(".local/env")  # written by `make serve`
 STACK_NAME = "imburse-vending"
@@ -43,13 +44,60 @@ class CommandError(Exception):
         self.code = code
 
 
+def known_form(text: str | None) -> str | None:
+    """A credential's id as it is. Raises typer.BadParameter, which names the rule."""
+    from imburse_auth.credential import CredentialId
+
+    if text is not None:
+        try:
+            CredentialId.parse(text)
+        except ValueError as exc:
+            raise typer.BadParameter(str(exc)) from None
+    return text
+
+
+_WHERE = "Where it talks to"
+
 # The options that many commands have, by one name and one help each.
-Local = Annotated[bool, typer.Option("--local", help="Talk to the stack of `make serve`, as the caller it made.")]
-Profile = Annotated[str | None, typer.Option("--profile", metavar="NAME", help="AWS profile, as for the AWS CLI.")]
-Region = Annotated[str | None, typer.Option("--region", metavar="NAME", help="AWS region, as for the AWS CLI.")]
+Local = Annotated[
+    bool,
+    typer.Option("--local", help="Talk to the stack of `make serve`, as the caller it made.", rich_help_panel=_WHERE),
+]
+Profile = Annotated[
+    str | None,
+    typer.Option("--profile", metavar="NAME", help="AWS profile, as for the AWS CLI.", rich_help_panel=_WHERE),
+]
+Region = Annotated[
+    str | None,
+    typer.Option("--region", metavar="NAME", help="AWS region, as for the AWS CLI.", rich_help_panel=_WHERE),
+]
+Api = Annotated[
+    str | None,
+    typer.Option(
+        "--api", metavar="URL", help="The vending API, the output ApiUrl; else $VENDING_API.", rich_help_panel=_WHERE
+    ),
+]
+Function = Annotated[
+    str | None,
+    typer.Option(
+        "--function",
+        metavar="NAME:ALIAS",
+        help="Invoke this function by your alias instead; else $VENDING_FUNCTION.",
+        rich_help_panel=_WHERE,
+    ),
+]
+Prove = Annotated[
+    bool,
+    typer.Option(
+        "--prove", help="Prove your role to the function: it is the caller then, not the alias.", rich_help_panel=_WHERE
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document, for programs.")]
 Credential = Annotated[
-    str, typer.Argument(metavar="CREDENTIAL", help="<environment>/<name>, for example sandbox/tenant-a.")
+    str,
+    typer.Argument(
+        metavar="CREDENTIAL", help="<environment>/<name>, for example sandbox/tenant-a.", callback=known_form
+    ),
 ]
 
 
@@ -92,19 +140,23 @@ class Place:
             raise CommandError(str(exc), next_step="aws configure list-profiles", code=ExitCode.USAGE) from exc
 
     @overload
-    def client(self, service: Literal["lambda"]) -> LambdaClient: ...
+    def client(self, service: Literal["lambda"], *, attempts: int = 2) -> LambdaClient: ...
     @overload
-    def client(self, service: Literal["secretsmanager"]) -> SecretsManagerClient: ...
+    def client(self, service: Literal["secretsmanager"], *, attempts: int = 2) -> SecretsManagerClient: ...
     @overload
-    def client(self, service: str) -> Any: ...  # noqa: ANN401 - boto3 has a class a service
-    def client(self, service: str) -> Any:
-        """A client with time-outs. Raises CommandError where no region is set."""
+    def client(self, service: str, *, attempts: int = 2) -> Any: ...  # noqa: ANN401 - boto3 has a class a service
+    def client(self, service: str, *, attempts: int = 2) -> Any:
+        """A client with time-outs, and `attempts` in all. Raises CommandError where no region is set."""
         from botocore.config import Config
         from botocore.exceptions import NoRegionError
 
         # The local stack's own endpoint is found by boto3's variables, which are this process's only by `. .local/env`.
         variable = "AWS_ENDPOINT_URL_" + {"secretsmanager": "SECRETS_MANAGER"}.get(service, service.upper())
-        settings = Config(connect_timeout=5, read_timeout=35, retries={"total_max_attempts": 2, "mode": "standard"})
+        if self.local and self.variable(variable) is None:  # never AWS itself, with keys that are made up
+            raise CommandError(f"the local stack has no {service}", next_step="make serve again, from this checkout")
+        settings = Config(
+            connect_timeout=5, read_timeout=35, retries={"total_max_attempts": attempts, "mode": "standard"}
+        )
         try:
             return self.session().client(  # type: ignore[call-overload]
                 service, endpoint_url=self.environ.get(variable) if self.local else None, config=settings
@@ -118,7 +170,8 @@ class Place:
 def emit(data: object, shown: RenderableType, *, as_json: bool) -> None:
     """Print `data` as one JSON document, or `shown` for people (colour on a terminal only)."""
     if as_json:
-        sys.stdout.write(json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+        text = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+        sys.stdout.write(printable(text) if sys.stdout.isatty() else text)
     else:
         console().print(shown)
 
@@ -129,6 +182,39 @@ def console(*, stderr: bool = False) -> Console:
 
     stream = sys.stderr if stderr else sys.stdout
     return Console(stderr=stderr, width=None if stream.isatty() else 200, soft_wrap=True, highlight=False)
+
+
+def pairs(rows: Mapping[str, object]) -> Text:
+    """Names and values, one a line, for `emit`: whatever a value holds is text and not markup, and can be copied whole."""
+    from rich.text import Text
+
+    width = max(map(len, rows)) + 2
+    shown = Text()
+    for name, value in rows.items():
+        first, *more = str(value).split("\n")
+        shown.append(name.ljust(width), "bold").append(first + "\n")
+        for line in more:
+            shown.append(" " * width + line + "\n")
+    shown.rstrip()
+    return shown
+
+
+def verdict(mark: str, style: str, name: str, says: str, fix: str | None = None) -> Text:
+    """One thing that was looked at, and below it what to do; the same shape for each command that looks."""
+    from rich.text import Text
+
+    line = Text.assemble((f"{mark:<9}", style), (f"{name:<17}", "bold"), printable(says))
+    return line if fix is None else line.append("\n" + " " * 26).append("-> ", "bold yellow").append(fix)
+
+
+def note(text: str) -> None:
+    """Say something beside the output, on standard error."""
+    console(stderr=True).print(f"note: {text}", style="yellow", markup=False)
+
+
+def printable(text: str) -> str:
+    """Text of somebody else's making as a terminal may show it: nothing in it that moves the cursor or hides."""
+    return "".join(character if character.isprintable() or character in "\n\t" else "\ufffd" for character in text)
 
 
 def _local_variables() -> str:
