@@ -59,15 +59,17 @@ def api_front(
     stage: str = "dev",
     timeout_seconds: float = INTEGRATION_TIMEOUT_SECONDS,
     now: Callable[[], datetime] = _now,
+    pages: Iterable[web.RouteDef] = (),
 ) -> web.Application:
     """Answer the application that serves ``routes``.
 
     ``invoke(function, alias, event)`` runs a function; ``callers`` maps an access key id to who signs with it, and may
     change while the front runs; ``account_id``, ``region`` and ``stage`` label the API in events (a request may be
-    signed for any region).
+    signed for any region). ``pages`` are served beside the API to whoever asks, unsigned.
     """
     front = _Front(tuple(routes), invoke, callers, ApiLabels(account_id, region, stage), timeout_seconds, now)
     app = web.Application(client_max_size=MAX_PAYLOAD_BYTES)
+    app.add_routes(pages)
     app.router.add_route("*", r"/{path:[\s\S]*}", front.answer)
     return app
 

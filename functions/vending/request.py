@@ -22,6 +22,8 @@ DEFAULT_LEAST_SECONDS = 300
 MAX_LEAST_SECONDS = 1500  # a token lives 1800 when it is new; what must live longer could never come from a pool
 MAX_BODY_CHARACTERS = 1024  # a count fits many times; nothing larger is worth parsing
 
+_BESIDE = {"correlationId", "proof"}  # what may stand beside a request in the event of a direct invoke
+
 
 @dataclass(frozen=True)
 class Request:
@@ -41,15 +43,16 @@ class Request:
 def from_invoke(event: object) -> Request | Order:
     """Read a direct invoke.
 
-    `{"credential": "sandbox/tenant-a", "count"?: 1, "minimumLifetimeSeconds"?: 300, "correlationId"?: "..."}`: a count of
-    one is answered with the token itself, more with a batch. Or an order, `{"operate", "scope", "target"?, "why",
-    "correlationId"?}`. Raises InvalidRequest, which names the field.
+    `{"credential": "sandbox/tenant-a", "count"?: 1, "minimumLifetimeSeconds"?: 300, "correlationId"?: "...", "proof"?: {...}}`:
+    a count of one is answered with the token itself, more with a batch. Or an order, `{"operate", "scope", "target"?, "why",
+    "correlationId"?, "proof"?}`. Raises InvalidRequest, which names the field. The proof says who asks, not what:
+    `vending.access.proof` reads it.
     """
     if isinstance(event, dict) and "operate" in event:
-        members = _members(event, "event", operate.FIELDS | {"correlationId"})
+        members = _members(event, "event", operate.FIELDS | _BESIDE)
         _check_correlation_id(members)
         return Order.read(members)
-    members = _members(event, "event", {"credential", "count", "minimumLifetimeSeconds", "correlationId"})
+    members = _members(event, "event", {"credential", "count", "minimumLifetimeSeconds"} | _BESIDE)
     _check_correlation_id(members)
     credential = _credential(CredentialId.parse, members.get("credential"))
     count = _count(members.get("count", 1))
@@ -135,13 +138,18 @@ def _members(value: object, where: str, known: AbstractSet[str]) -> dict[str, An
 
 
 def _count(value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_COUNT:
-        raise InvalidRequest(f"count: must be a whole number from 1 to {MAX_COUNT}")
-    return value
+    return _whole("count", value, 1, MAX_COUNT)
 
 
 def _least_seconds(members: Mapping[str, Any]) -> int:
     value = members.get("minimumLifetimeSeconds", DEFAULT_LEAST_SECONDS)
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MAX_LEAST_SECONDS:
-        raise InvalidRequest(f"minimumLifetimeSeconds: must be a whole number from 0 to {MAX_LEAST_SECONDS}")
+    return _whole("minimumLifetimeSeconds", value, 0, MAX_LEAST_SECONDS)
+
+
+def _whole(field: str, value: object, least: int, most: int) -> int:
+    # 3.0 is a whole number in JSON, and some clients write it so.
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise InvalidRequest(f"{field}: must be a whole number from {least} to {most}")
     return value

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 SECRET_PREFIX = "imburse/"  # noqa: S105 - where secrets are, not one
 
 # ASCII letters and digits, not \w: an id that looks like another (a Cyrillic "а", a full-width "Ａ") must not parse.
-_PART = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?")
+PART_PATTERN = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?"
+_PART = re.compile(PART_PATTERN)
 
 
 @dataclass(frozen=True)
