@@ -1,14 +1,16 @@
 # Each target brings what it needs: uv and Python packages by hash, into this checkout only. `make help` lists them.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-export PYTHONDONTWRITEBYTECODE SAM_CLI_TELEMETRY := 0
+export SAM_CLI_TELEMETRY := 0
+# Compiled modules go there and not beside the sources, which `sam build` packs as they are.
+export PYTHONPYCACHEPREFIX := $(CURDIR)/.local/pycache
 export AWS_DEFAULT_REGION ?= eu-west-1
 dev := @requirements/install dev &&
 bin := .venv/bin
 STAGE ?= dev
 ARCHITECTURE ?= arm64
 
-.PHONY: help demo serve test check unit integration e2e bench lint format validate build deploy known-stage lock clean
+.PHONY: help demo serve dashboard test check unit integration e2e bench lint policy openapi picture rotate put-key format validate build deploy known-stage lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -19,16 +21,19 @@ demo: ## run the main job on the local stack and show it working
 serve: ## run the system on this machine until interrupted; IMBURSE_URL= SECRETS= CALLERS= POLICY= API_PORT= LAMBDA_PORT= LOG_FILE= CONCURRENCY=
 	$(dev) exec $(bin)/python -m local serve
 
-test: ## run every test
-	$(dev) $(bin)/pytest
+dashboard: ## draw the CloudWatch dashboard from what `serve` measured: .local/dashboard.html; LOG_FILE= DASHBOARD=
+	$(dev) $(bin)/python -m local dashboard
 
-check: lint unit integration ## what a change must pass: lint, types, the fast tests
+test: ## run every test: the fast ones side by side on all cores, then those on the local stack
+	$(dev) $(bin)/pytest -q -n auto tests/unit tests/integration && $(bin)/pytest tests/e2e
+
+check: lint policy unit integration ## what a change must pass: lint, types, the policies, the fast tests
 
 unit: ## tests without a network
-	$(dev) $(bin)/pytest -q tests/unit
+	$(dev) $(bin)/pytest -q -n auto tests/unit
 
 integration: ## tests on moto
-	$(dev) $(bin)/pytest -q tests/integration
+	$(dev) $(bin)/pytest -q -n auto tests/integration
 
 e2e: ## tests on the local stack
 	$(dev) $(bin)/pytest -q tests/e2e
@@ -38,6 +43,25 @@ bench: ## simulate the refill rule: a table here, a plot and JSON in .local/benc
 
 lint: ## ruff and mypy
 	$(dev) $(bin)/ruff check . && $(bin)/ruff format --check . && $(bin)/mypy
+
+# The second line holds for every stage's file: whom no rule names may neither vend nor pull the brake.
+policy: ## every stage's policy: nothing wrong with it, and nothing in it for a stranger
+	$(dev) $(bin)/imburse-vending policy check --strict
+	@for what in "vend --credential sandbox/tenant-a" "vend --credential production/tenant-a" operate; do \
+	    $(bin)/imburse-vending policy explain --stage all --caller arn:aws:iam::000000000000:role/stranger --expect denied --action $$what || exit 1; \
+	done
+
+openapi: ## write openapi.json from the code
+	$(dev) $(bin)/python -m local.openapi
+
+picture: ## run the demo and draw local/demo.svg, the picture in the README
+	$(dev) $(bin)/python -m local.demo_picture
+
+rotate: ## replace a key on the stack that `serve` runs, as Secrets Manager would: make rotate CREDENTIAL=sandbox/tenant-a
+	$(dev) { [ ! -f .local/env ] || . .local/env; } && $(bin)/python -m local rotate '$(CREDENTIAL)'
+
+put-key: ## store a key of the Tenant Portal: make put-key CREDENTIAL=sandbox/tenant-a ARGS="--from-file ..."; asks without a file
+	$(dev) $(bin)/imburse-vending put-key '$(CREDENTIAL)' $(ARGS)
 
 format: ## let ruff rewrite what it can
 	$(dev) $(bin)/ruff check --fix . ; $(bin)/ruff format .
@@ -61,4 +85,4 @@ lock: ## compile the lock files anew from the pyproject.toml files, with hashes 
 	@requirements/install dev && requirements/lock
 
 clean: ## remove what make made
-	rm -rf .venv .tools .aws-sam .local .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage tests/dynalite/node_modules
+	rm -rf .venv .tools .aws-sam .local .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage {tests/dynalite,tests/browser,local/api_page}/node_modules

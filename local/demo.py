@@ -22,14 +22,14 @@ ROLES = ("orders", "stranger")
 """The roles that the story signs as; dev.cedar has a line for the first and none for the second."""
 
 
-def main(policy: Path | None = None) -> int:
+def main(policy: Path | None = None, *, console: Console | None = None) -> int:
     """Start the stack, tell the story, stop the stack; answers the exit status: 0 only if each step did what it should.
 
-    ``policy`` is a Cedar file in place of dev.cedar.
+    ``policy`` is a Cedar file in place of dev.cedar; ``console`` gets the story instead of standard output.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # An arrow that the terminal cannot show is no reason to fail.
-    voice = Voice(Console())
+    voice = Voice(console or Console())
     began = time.monotonic()
     voice.title(
         "Imburse token vending machine",

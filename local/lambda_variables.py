@@ -11,9 +11,10 @@ from pathlib import Path
 
 from local.template import FunctionSpec
 
-# Where this machine keeps its certificate authorities. Everything else of the developer's environment stays out:
-# credentials, profiles and proxies would reach real AWS, and code that works here thanks to them fails when deployed.
-_TRUST = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+# Where this machine keeps its certificate authorities, and where compiled modules go. Everything else of the developer's
+# environment stays out: credentials, profiles and proxies would reach real AWS, and code that works here thanks to them fails
+# when deployed.
+_OURS = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PYTHONPYCACHEPREFIX")
 
 
 def sealed_variables(region: str, home: Path) -> dict[str, str]:
@@ -31,7 +32,7 @@ def sealed_variables(region: str, home: Path) -> dict[str, str]:
         "AWS_CONFIG_FILE": os.devnull,
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
         "AWS_EC2_METADATA_DISABLED": "true",
-        **{name: os.environ[name] for name in _TRUST if name in os.environ},
+        **{name: os.environ[name] for name in _OURS if name in os.environ},
     }
 
 

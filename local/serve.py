@@ -12,7 +12,7 @@ from local.api_caller import LocalCaller
 from local.embedded_aws import MotoError
 from local.serve_options import ServeOptions
 from local.serving import PortInUseError
-from local.stack import PROJECT, REGION, STACK_NAME, FunctionStartError, LocalStack
+from local.stack import ACCOUNT_ID, PROJECT, REGION, STACK_NAME, FunctionStartError, LocalStack
 from local.template import TemplateError
 
 SHELL_VARIABLES = PROJECT / ".local/env"
@@ -64,7 +64,9 @@ def _write_shell_variables(stack: LocalStack, caller: LocalCaller) -> None:
         "AWS_ENDPOINT_URL_DYNAMODB": stack.moto_url,
         "AWS_ENDPOINT_URL_LAMBDA": stack.lambda_url,
         "AWS_ENDPOINT_URL_SECRETS_MANAGER": stack.moto_url,
+        "AWS_ENDPOINT_URL_STS": stack.sts_url,
         "VENDING_API": stack.api_url,
+        "VENDING_FUNCTION": f"arn:aws:lambda:{REGION}:{ACCOUNT_ID}:function:{stack.application.functions['VendFunction'].name}",
     }
     SHELL_VARIABLES.parent.mkdir(exist_ok=True)
     SHELL_VARIABLES.unlink(missing_ok=True)
@@ -79,6 +81,7 @@ def _welcome(stack: LocalStack, options: ServeOptions) -> Iterator[str]:
     yield f"API            {stack.api_url}   signed with SigV4, service execute-api"
     for route in stack.application.routes:
         yield f"  {route.method:<4} {route.path}"
+    yield f"API page       {stack.api_url}/docs/   in a browser: read it, and vend from a form"
     yield f"Lambda         {stack.lambda_url}   for any AWS SDK or CLI, as its endpoint URL"
     for spec in stack.application.functions.values():
         yield f"  {spec.name}   aliases: {', '.join(sorted(spec.aliases))}"
@@ -86,6 +89,7 @@ def _welcome(stack: LocalStack, options: ServeOptions) -> Iterator[str]:
         yield f"  POST {stack.lambda_url}/local/schedules/{schedule.name}   fires this schedule now"
     yield f"Imburse        {stack.imburse_url}   {'the emulator' if stack.imburse else 'not ours'}"
     yield f"AWS            {stack.moto_url}   moto: Secrets Manager, DynamoDB and the rest"
+    yield f"AWS STS        {stack.sts_url}   knows the callers below, and says who signed"
     yield f"Secrets        {', '.join(options.settings.secrets) or 'none'}"
     yield f"Callers        {'' if callers else 'none'}".rstrip()
     for key_id, caller in callers.items():

@@ -27,6 +27,11 @@ _OPTIONS = {
     "CONCURRENCY": "processes a function may have at once (8)",
 }
 
+_DASHBOARD = {
+    "LOG_FILE": ("--log", ".local/functions.log", "the log that `serve` wrote"),
+    "DASHBOARD": ("--out", ".local/dashboard.html", "the page to write"),
+}
+
 
 class OptionError(Exception):
     """An option cannot be used; the message is one line that names it and the rule."""
@@ -49,6 +54,12 @@ def parser() -> argparse.ArgumentParser:
         option = "--" + name.lower().replace("_", "-")
         serve.add_argument(option, dest=name, metavar="VALUE", help=f"{text}; also the variable {name}")
     commands.add_parser("demo", help="run it, and show what it does")
+    rotate = commands.add_parser("rotate", help="replace the key of a credential of the stack that `serve` runs")
+    rotate.add_argument("credential", help="<environment>/<name>, like sandbox/tenant-a")
+    dashboard = commands.add_parser("dashboard", help="draw the CloudWatch dashboard from what the functions measured")
+    for name, (option, default, text) in _DASHBOARD.items():
+        help_text = f"{text} ({default}); also the variable {name}"
+        dashboard.add_argument(option, dest=name, metavar="FILE", help=help_text)
     return root
 
 
@@ -67,6 +78,14 @@ def read_options(given: Mapping[str, str | None], environ: Mapping[str, str]) ->
         log_file=Path(values["LOG_FILE"] or PROJECT / ".local/functions.log"),
     )
     return ServeOptions(settings, made_callers)
+
+
+def read_dashboard_options(given: Mapping[str, str | None], environ: Mapping[str, str]) -> tuple[Path, Path]:
+    """The log to read and the page to write. Options win over variables, and an empty one counts as not given."""
+    log, out = (
+        Path(given.get(name) or environ.get(name) or PROJECT / default) for name, (_, default, _) in _DASHBOARD.items()
+    )
+    return log, out
 
 
 def _base_url(text: str) -> str:

@@ -1,7 +1,7 @@
 """AWS Signature Version 4, seen from the receiving side.
 
 The signature is recomputed with botocore's own ``SigV4Auth`` over what arrived, so the two sides cannot drift apart.
-Messages and error types are those of API Gateway.
+Messages and error types are those of API Gateway; what else it is good for says so by its arguments.
 """
 
 from __future__ import annotations
@@ -98,19 +98,27 @@ class _Recomputed(SigV4Auth):
         return hashlib.sha256(self._wire.body).hexdigest()
 
 
-def verify(request: WireRequest, secret_of: Callable[[str], str | None], now: datetime) -> str:
+def verify(
+    request: WireRequest,
+    secret_of: Callable[[str], str | None],
+    now: datetime,
+    *,
+    service: str = SERVICE,
+    window: timedelta = WINDOW,
+) -> str:
     """Answer the access key id that signed ``request``; raises SignatureRefused.
 
     ``secret_of`` answers the secret access key of an id, or None. Any region is accepted as long as it is the one that
-    was signed with; the ``host`` header must be signed; a session token is accepted as it comes.
+    was signed with; the ``host`` header must be signed; a session token is accepted as it comes. ``window`` is how far the
+    date may be from ``now`` to either side.
     """
     claim = _read_claim(request)
     signed_at = _read_date(request)
     secret = secret_of(claim.access_key_id)
     if secret is None:
         raise SignatureRefused("UnrecognizedClientException", "The security token included in the request is invalid.")
-    _check_scope(claim, signed_at)
-    _check_window(signed_at, now)
+    _check_scope(claim, signed_at, service)
+    _check_window(signed_at, now, window)
     if not any(hmac.compare_digest(claim.signature, mine) for mine in _signatures(request, claim, secret, signed_at)):
         raise SignatureRefused("InvalidSignatureException", _MISMATCH)
     return claim.access_key_id
@@ -175,9 +183,9 @@ def _read_date(request: WireRequest) -> datetime:
     )
 
 
-def _check_scope(claim: _Claim, signed_at: datetime) -> None:
+def _check_scope(claim: _Claim, signed_at: datetime, service: str) -> None:
     problems = {
-        f"Credential should be scoped to correct service: '{SERVICE}'.": claim.service != SERVICE,
+        f"Credential should be scoped to correct service: '{service}'.": claim.service != service,
         "Credential should be scoped with a valid terminator: 'aws4_request'.": claim.terminator != "aws4_request",
         "Credential should be scoped to a valid region.": not re.fullmatch("[a-z0-9-]+", claim.region),
         "Date in Credential scope does not match the date of the request.": claim.date != f"{signed_at:%Y%m%d}",
@@ -188,15 +196,16 @@ def _check_scope(claim: _Claim, signed_at: datetime) -> None:
             raise SignatureRefused("InvalidSignatureException", message)
 
 
-def _check_window(signed_at: datetime, now: datetime) -> None:
+def _check_window(signed_at: datetime, now: datetime, window: timedelta) -> None:
     at, here = signed_at.strftime(_BASIC_FORMAT), now.strftime(_BASIC_FORMAT)
-    if signed_at < now - WINDOW:
-        limit = (now - WINDOW).strftime(_BASIC_FORMAT)
-        message = f"Signature expired: {at} is now earlier than {limit} ({here} - 5 min.)"
+    minutes = int(window.total_seconds()) // 60
+    if signed_at < now - window:
+        limit = (now - window).strftime(_BASIC_FORMAT)
+        message = f"Signature expired: {at} is now earlier than {limit} ({here} - {minutes} min.)"
         raise SignatureRefused("InvalidSignatureException", message)
-    if signed_at > now + WINDOW:
-        limit = (now + WINDOW).strftime(_BASIC_FORMAT)
-        message = f"Signature not yet current: {at} is still later than {limit} ({here} + 5 min.)"
+    if signed_at > now + window:
+        limit = (now + window).strftime(_BASIC_FORMAT)
+        message = f"Signature not yet current: {at} is still later than {limit} ({here} + {minutes} min.)"
         raise SignatureRefused("InvalidSignatureException", message)
 
 

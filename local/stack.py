@@ -1,4 +1,4 @@
-"""The whole system on one machine: moto, the Imburse emulator, the Lambda host and the API front, put together.
+"""The whole system on one machine: moto, STS, the Imburse emulator, the Lambda host and the API front, put together.
 
 The functions reach all of it the way they reach the real thing: AWS by the SDK's own variables (AWS_ENDPOINT_URL...), Imburse
 by the template's ImburseHosts parameter.
@@ -20,6 +20,7 @@ from typing import Self
 from imburse_auth.credential import SECRET_PREFIX, CredentialId
 from local.api_caller import LocalCaller
 from local.api_front import api_front
+from local.api_page import api_page
 from local.embedded_aws import make_tables, moto_server, put_secrets
 from local.function_log import FunctionLog
 from local.guard import Guard
@@ -32,6 +33,7 @@ from local.lambda_invoke import invoke_api
 from local.lambda_types import LogLine
 from local.lambda_variables import sealed_variables
 from local.serving import base_url, bind, serving
+from local.sts import sts
 from local.template import Application, read_application
 from local.template_source import load, parameter_values
 
@@ -53,7 +55,7 @@ class StackSettings:
     `secrets` maps a secret's name to its text; the emulator knows the key of each that is a credential. `callers` maps an
     access key id to who signs with it, and may change while the stack runs. With `imburse_url` (a base URL) there is no
     emulator. `policy` is a Cedar file in place of the stage's own. A port of 0 is any free one. `log_file` gets what the
-    functions write.
+    functions write. `parameters` are the template's, in place of its defaults.
     """
 
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -66,6 +68,7 @@ class StackSettings:
     imburse_port: int = 0
     concurrency: int = 8
     log_file: Path | None = None
+    parameters: Mapping[str, str] = field(default_factory=dict)
 
 
 class LocalStack:
@@ -77,6 +80,7 @@ class LocalStack:
     api_url: str
     lambda_url: str
     moto_url: str
+    sts_url: str
     imburse_url: str
     application: Application
     imburse: Imburse | None
@@ -115,10 +119,11 @@ class LocalStack:
         self.moto_url = await stack.enter_async_context(moto)
         await asyncio.to_thread(put_secrets, settings.secrets, endpoint_url=self.moto_url, region=REGION)
         await self._start_imburse(stack)
+        self.sts_url = await stack.enter_async_context(serving(sts(settings.callers, region=REGION), bind(0)))
 
         self.application = read_application(
             PROJECT / "template.yaml",
-            {"Stage": STAGE, "ImburseHosts": _hosts(self.imburse_url, settings.secrets)},
+            {"Stage": STAGE, "ImburseHosts": _hosts(self.imburse_url, settings.secrets), **settings.parameters},
             stack_name=STACK_NAME,
             region=REGION,
             account_id=ACCOUNT_ID,
@@ -129,14 +134,24 @@ class LocalStack:
             region=REGION,
             account_id=ACCOUNT_ID,
             layers={"/opt/access_policy": _policy_folder(settings.policy, scratch)},
-            variables={"AWS_ENDPOINT_URL": self.moto_url, "AWS_ENDPOINT_URL_LAMBDA": base_url(lambda_listener)},
+            variables={
+                "AWS_ENDPOINT_URL": self.moto_url,
+                "AWS_ENDPOINT_URL_LAMBDA": base_url(lambda_listener),
+                "STS_ENDPOINTS": f"{REGION}={self.sts_url}",
+            },
             concurrency=settings.concurrency,
         )
         host = LambdaHost(self.application.functions.values(), host_settings, guard=guard, log=self._log)
         await stack.enter_async_context(host)
         await _warm(host, self.application)
         front = api_front(
-            self.application.routes, host.invoke, settings.callers, account_id=ACCOUNT_ID, region=REGION, stage=STAGE
+            self.application.routes,
+            host.invoke,
+            settings.callers,
+            account_id=ACCOUNT_ID,
+            region=REGION,
+            stage=STAGE,
+            pages=api_page(self.application.routes),
         )
         self.lambda_url = await stack.enter_async_context(
             serving(invoke_api(host, self.application.schedules), lambda_listener)

@@ -15,7 +15,16 @@ from typing import Any
 from local.template_intrinsics import NoValue, Resolver, UnresolvedError
 from local.template_source import TemplateError, load, parameter_values, translate
 
-__all__ = ["Application", "FunctionSpec", "Route", "ScheduleSpec", "TableSpec", "TemplateError", "read_application"]
+__all__ = [
+    "Application",
+    "DashboardSpec",
+    "FunctionSpec",
+    "Route",
+    "ScheduleSpec",
+    "TableSpec",
+    "TemplateError",
+    "read_application",
+]
 
 PUBLISHED_VERSION = "1"
 """The number of the one version that every alias points at."""
@@ -70,6 +79,14 @@ class TableSpec:
 
 
 @dataclass(frozen=True)
+class DashboardSpec:
+    """One CloudWatch dashboard: its name, and its body as JSON text."""
+
+    name: str
+    body: str
+
+
+@dataclass(frozen=True)
 class Application:
     """What the template deploys, as far as one machine can run it; functions by logical id."""
 
@@ -77,6 +94,7 @@ class Application:
     routes: tuple[Route, ...]
     schedules: tuple[ScheduleSpec, ...]
     tables: tuple[TableSpec, ...] = ()
+    dashboards: tuple[DashboardSpec, ...] = ()
 
 
 def read_application(
@@ -120,7 +138,13 @@ class _Reader:
 
     def application(self) -> Application:
         functions = {logical_id: self._function(logical_id) for logical_id in self._of_type("AWS::Lambda::Function")}
-        return Application(functions, tuple(self._routes()), tuple(self._schedules()), tuple(self._tables()))
+        return Application(
+            functions,
+            tuple(self._routes()),
+            tuple(self._schedules()),
+            tuple(self._tables()),
+            tuple(self._dashboards()),
+        )
 
     def _of_type(self, kind: str) -> list[str]:
         return [logical_id for logical_id, resource in self._resources.items() if resource["Type"] == kind]
@@ -219,6 +243,11 @@ class _Reader:
                 tuple(self._property(table, "KeySchema", [])),
                 ttl.get("AttributeName") if str(ttl.get("Enabled")).lower() == "true" else None,
             )
+
+    def _dashboards(self) -> Iterator[DashboardSpec]:
+        for dashboard in self._of_type("AWS::CloudWatch::Dashboard"):
+            name = self._property(dashboard, "DashboardName", dashboard)
+            yield DashboardSpec(str(name), str(self._property(dashboard, "DashboardBody")))
 
     def _target(self, match: re.Match[str] | None, logical_id: str, where: str) -> tuple[str, str]:
         if match is None:

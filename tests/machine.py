@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import itertools
 import json
@@ -13,6 +14,7 @@ from unittest import mock
 
 from imburse_auth.hosts import Hosts
 from imburse_auth.secrets import SecretStore
+from tests.fake_sts import REGION, STS_URL, FakeSts
 from tests.fake_table import FakeTable
 from tests.fakes import BASE_URL, Clock, FakeImburse, FakeLambda, FakeSecretsManager, secret
 from vending.access.policy import Policy
@@ -31,8 +33,11 @@ ENVIRON = {
     "ACCESS_POLICY": str(POLICY_DIR / "dev.cedar"),
     "IMBURSE_HOSTS": f"sandbox={BASE_URL},production=https://api.imburse.test",
     "VEND_FUNCTION": f"arn:aws:lambda:eu-west-1:{ACCOUNT}:function:imburse-vending-vend:access-report",
+    "VEND_AS_NOBODY": f"arn:aws:lambda:eu-west-1:{ACCOUNT}:function:imburse-vending-vend:live",
     "VENDING_TABLE": "vending",
     "REFILL_FUNCTION": f"arn:aws:lambda:eu-west-1:{ACCOUNT}:function:imburse-vending-refill:live",
+    "DELETE_ROTATED_KEYS": "false",
+    "ROTATION_GRACE_SECONDS": "3600",
     "AWS_DEFAULT_REGION": "eu-west-1",
     "AWS_ACCESS_KEY_ID": "testing",
     "AWS_SECRET_ACCESS_KEY": "testing",
@@ -43,6 +48,12 @@ def handler_module(name: str) -> Any:
     """The module of a Lambda function, imported as the runtime would, with its environment variables set."""
     with mock.patch.dict(os.environ, ENVIRON):
         return importlib.import_module(f"handlers.{name}")
+
+
+@functools.cache
+def _policy(text: str) -> Policy:
+    """Immutable, so one serves all machines with this text."""
+    return Policy(text, (POLICY_DIR / "schema.cedarschema").read_text())
 
 
 @dataclass
@@ -110,21 +121,25 @@ class Machine:
     def __post_init__(self) -> None:
         self.lambda_ = FakeLambda()
         self.imburse = FakeImburse(self.clock)
+        self.sts = FakeSts(self.clock)
         self.aws = FakeSecretsManager()
         self.members = secret()
         self.imburse.accept(self.members)
         self.aws.put("sandbox/tenant-a", self.members)
+        transport = self.imburse.transport()
+        transport._session.mount(STS_URL, self.sts)
         self.vending = Vending(
             service="vend",
-            policy=Policy(self.policy, (POLICY_DIR / "schema.cedarschema").read_text()),
+            policy=_policy(self.policy),
             secrets=SecretStore(self.aws, monotonic=self.clock),  # type: ignore[arg-type]
-            transport=self.imburse.transport(),
+            transport=transport,
             hosts=Hosts.parse(ENVIRON["IMBURSE_HOSTS"]),
             audit=AuditTrail(self._write),
             # A name of its own: Powertools keeps one handler a name, bound to what standard output was at the time.
             logger=make_logger(f"vend-{next(_numbers)}"),
             table=self.table,
             waker=Waker(self.table, self.lambda_, ENVIRON["REFILL_FUNCTION"], clock=self.clock),  # type: ignore[arg-type]
+            sts_endpoints={REGION: STS_URL},
             clock=self.clock,
             sleep=self.clock.sleep,
         )

@@ -12,9 +12,9 @@ from typing import Any, Literal
 import boto3
 from samtranslator.parser.parser import Parser
 from samtranslator.translator.translator import Translator
-from samtranslator.yaml_helper import yaml_parse
 
 from local.template_intrinsics import Resolver
+from local.template_source import load
 
 ROOT = Path(__file__).parents[1]
 TEMPLATE = ROOT / "template.yaml"
@@ -69,29 +69,34 @@ def template_text() -> str:
     return TEMPLATE.read_text(encoding="utf-8")
 
 
+def template() -> dict[str, Any]:
+    """The file's content, short tags in their long form: a copy that may be changed."""
+    return load(TEMPLATE)
+
+
 @functools.cache
 def deploy(*, policy_layer: str = "s3://bucket/policy", **parameters: str) -> Stack:
     """What a deployment with these parameters makes; `policy_layer` is where the policy layer's content was uploaded."""
-    source = yaml_parse(template_text())
+    source = template()
     # `sam build` and `sam deploy` put the address of the uploaded code here.
     source["Globals"]["Function"]["CodeUri"] = "s3://bucket/functions"
     source["Resources"]["ImburseAuthLayer"]["Properties"]["ContentUri"] = "s3://bucket/layer"
     source["Resources"]["AccessPolicyLayer"]["Properties"]["ContentUri"] = policy_layer
     values = {name: str(parameter["Default"]) for name, parameter in source["Parameters"].items()} | parameters
-    template = Translator({}, Parser(), boto_session=boto3.Session(region_name=REGION)).translate(source, values)
+    translated = Translator({}, Parser(), boto_session=boto3.Session(region_name=REGION)).translate(source, values)
     resolver = Resolver(
         values | _PSEUDO,
-        template["Conditions"],
+        translated["Conditions"],
         {},
         lambda name, attribute: f"<{name}>" if attribute == "Ref" else f"<{name}.{attribute}>",
     )
     resources = {
         name: resolver.resolve(resource)
-        for name, resource in template["Resources"].items()
+        for name, resource in translated["Resources"].items()
         if "Condition" not in resource or resolver.condition(resource["Condition"])
     }
-    outputs = {name: resolver.resolve(output["Value"]) for name, output in template["Outputs"].items()}
-    rules = [resolver.resolve(a["Assert"]) for rule in template["Rules"].values() for a in rule["Assertions"]]
+    outputs = {name: resolver.resolve(output["Value"]) for name, output in translated["Outputs"].items()}
+    rules = [resolver.resolve(a["Assert"]) for rule in translated["Rules"].values() for a in rule["Assertions"]]
     return Stack(resources, outputs, all(rules))
 
 
@@ -117,9 +122,12 @@ def judge(
 def _holds(condition: Mapping[str, Mapping[str, Any]], context: Mapping[str, str]) -> bool:
     for operator, wanted in condition.items():
         negated = "Not" in operator
-        if operator.replace("Not", "") not in {"StringEquals", "StringLike", "ArnLike"}:
+        every = operator.startswith("ForAllValues:")
+        if operator.removeprefix("ForAllValues:").replace("Not", "") not in {"StringEquals", "StringLike", "ArnLike"}:
             raise NotImplementedError(operator)
         for key, patterns in wanted.items():
+            if every and key not in context:
+                continue  # IAM: of no values, all match
             # IAM: a key that the request lacks satisfies a negated operator and no other.
             matches = key in context and any(
                 context[key] == pattern if operator.endswith("Equals") else fnmatchcase(context[key], pattern)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from imburse_auth.errors import VendingError
 from vending import answer
-from vending.access import caller
+from vending.access import proof
 from vending.request import from_invoke
 from vending.service import Vending, Visit
 
@@ -23,7 +23,7 @@ def handler(event: object, context: LambdaContext) -> dict[str, Any]:
     visit = Visit.of("invoke", context.aws_request_id, correlation_id, context)
     try:
         return vending.serve(
-            visit, lambda: caller.from_invoke(context.invoked_function_arn), lambda: from_invoke(event)
+            visit, lambda: proof.from_invoke(event, context.invoked_function_arn), lambda: from_invoke(event)
         )
     except VendingError as exc:
         raise answer.raised(exc, visit.request_id) from None

@@ -20,6 +20,13 @@ class NotAuthorized(VendingError):
         super().__init__("this caller may not do this with this credential", reason=reason)
 
 
+class ProofUnavailable(VendingError):
+    """STS could not say who signed a proof, or the table could not say whether it was used before."""
+
+    code, status, title, retryable = "proof_unavailable", 503, "The caller's proof cannot be checked", True
+    default_retry_after_seconds = 1
+
+
 class OverBudget(VendingError):
     """The budget of the rule that allowed it is spent. `retry_after_seconds` is when its window ends."""
 

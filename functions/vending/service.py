@@ -23,12 +23,13 @@ from vending.access.brake import Brake
 from vending.access.budget import Budgets
 from vending.access.caller import Caller
 from vending.access.policy import Policy
+from vending.access.proof import Proof, Prover
+from vending.books import Books, waste
 from vending.config import Config, required
-from vending.errors import InternalError, NotAuthorized, OverBudget
+from vending.errors import InternalError, NotAuthorized
 from vending.operate import Operator, Order
 from vending.record.audit import AuditRecord, AuditTrail
-from vending.record.log import make_logger, where
-from vending.record.metrics import VendingMetrics
+from vending.record.log import make_logger
 from vending.request import Request
 from vending.supply.inline import Effort, InlineSupply, Supplied, most_common
 from vending.supply.once import Once
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
 
 ANSWER_SECONDS = 1.0  # kept back from the function's time, to write the record and answer
 INSPECT_ATTEMPTS = 2  # each costs a token
-OUTCOMES = {"vend": "vended", "inspect": "inspected", "operate": "operated"}
 MAX_BATCH_CHARACTERS = 4_500_000  # Lambda carries 6 MB; the answer is JSON within JSON at one of the doors
 
 
@@ -80,15 +80,17 @@ class Vending:
         logger: Logger,
         table: Table,
         waker: Waker,
+        sts_endpoints: Mapping[str, str] | None = None,
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._service = service
         self._policy = policy
         self._transport = transport
+        self._books = books = Books(service, policy, audit, logger, clock=clock)
         once = Once()
         pool = Pool(table, clock=clock)
-        shared = Shared(table, clock=clock, sleep=sleep, on_unavailable=lambda: self._notes.append("PoolUnavailable"))
+        shared = Shared(table, clock=clock, sleep=sleep, on_unavailable=lambda: books.note("PoolUnavailable"))
         self._supply = Supply(
             secrets=secrets,
             hosts=hosts,
@@ -99,16 +101,18 @@ class Vending:
             shared=shared,
             clock=clock,
         )
-        self._notes: list[str] = []
-        self._brake = Brake(table, clock=clock, on_unavailable=lambda: self._notes.append("BrakeUnavailable"))
-        self._budgets = Budgets(table, clock=clock, on_unavailable=lambda: self._notes.append("BudgetUnavailable"))
+        self._prover = Prover(sts_endpoints or {}, transport, table, clock=clock, sleep=sleep)
+        self._brake = Brake(table, clock=clock, on_unavailable=lambda: books.note("BrakeUnavailable"))
+        self._budgets = Budgets(
+            table,
+            clock=clock,
+            on_unavailable=lambda: books.note("BudgetUnavailable"),
+            on_used=books.note_budget,
+        )
         self._operator = Operator(
             policy, self._brake, lambda credential: pool.purge(credential) + shared.purge(credential)
         )
-        self._audit = audit
-        self._metrics = VendingMetrics(service)
         self._logger = logger
-        self._clock = clock
         self._sleep = sleep
 
     @classmethod
@@ -129,10 +133,11 @@ class Vending:
             logger=make_logger(config.service),
             table=table,
             waker=Waker(table, lambda_client(), required(environ, "REFILL_FUNCTION")),
+            sts_endpoints=config.sts_endpoints,
         )
 
     def serve(
-        self, visit: Visit, caller_of: Callable[[], Caller], request_of: Callable[[], Request | Order]
+        self, visit: Visit, caller_of: Callable[[], Caller | Proof], request_of: Callable[[], Request | Order]
     ) -> dict[str, Any]:
         """Answer one visit. Raises VendingError and nothing else, and leaves an audit record either way.
 
@@ -144,37 +149,43 @@ class Vending:
         then: list[Callable[[], None]] = []
         try:
             body = self._answer(visit, caller_of, request_of, record, effort, then)
-            record.outcome = OUTCOMES[record.action or ""]
-            self._audit.write(record, now=self._clock())
+            self._books.write(record)
             for act in then:
                 act()
         except Exception as exc:  # noqa: BLE001 - a bug is answered like any error, and tells the caller nothing
-            error = exc if isinstance(exc, VendingError) else self._bug(exc)
-            self._refuse(record, error, effort)
-            raise error from None
-        self._count(record, effort, vended=len(record.tokens) if record.action == "vend" else 0, failed=record.failures)
+            raise self._books.refuse(record, exc, effort) from None
+        self._books.close(record, effort)
         return body
 
     def _answer(
         self,
         visit: Visit,
-        caller_of: Callable[[], Caller],
+        caller_of: Callable[[], Caller | Proof],
         request_of: Callable[[], Request | Order],
         record: AuditRecord,
         effort: Effort,
         then: list[Callable[[], None]],
     ) -> dict[str, Any]:
-        caller = caller_of()
-        record.caller, record.source_ip, record.vpce = caller.id, caller.source_ip, caller.vpce
+        who = caller_of()
+        self._introduce(who, record)
         request = request_of()
         if isinstance(request, Order):
-            return self._operate(caller, request, record, then)
-        record.action, record.credential, record.count = request.action, str(request.credential), request.count
+            record.action, record.brake = "operate", request.as_record()
+            record.credential = request.target if request.scope == "credential" else None
+        else:
+            record.action, record.credential, record.count = request.action, str(request.credential), request.count
+        # Only now: neither what is wrong with a proof nor with what is asked costs a call to STS.
+        caller = self._prover.caller(who, deadline=visit.deadline) if isinstance(who, Proof) else who
+        self._introduce(caller, record)
+        if isinstance(request, Order):
+            return self._operate(caller, request, record, then, who)
         decision = self._policy.decide(caller, request.action, request.credential, request.count)
         record.policies = decision.policy_ids
         if not decision.allowed:
             raise NotAuthorized("the policy does not allow it")
         self._brake.check(caller, request.credential)
+        if isinstance(who, Proof) and request.batch:
+            self._prover.spend(who)
         record.decision = "allow"
         self._budgets.spend(caller, request.credential, decision, request.count)
         if request.action == "inspect":
@@ -186,15 +197,27 @@ class Vending:
         self._brake.check(caller, request.credential)  # who waited for Imburse must not leave long after a freeze
         return body
 
+    def _introduce(self, who: Caller | Proof, record: AuditRecord) -> None:
+        if isinstance(who, Proof):
+            record.proof = who.fingerprint
+            return
+        record.caller, record.source_ip, record.vpce = who.id, who.source_ip, who.vpce
+        record.via = who.via if who.via != record.door else None
+
     def _operate(
-        self, caller: Caller, order: Order, record: AuditRecord, then: list[Callable[[], None]]
+        self,
+        caller: Caller,
+        order: Order,
+        record: AuditRecord,
+        then: list[Callable[[], None]],
+        who: Caller | Proof,
     ) -> dict[str, Any]:
-        record.action, record.brake = "operate", order.as_record()
-        record.credential = order.target if order.scope == "credential" else None
         decision = self._operator.decide(caller, order)
         record.policies = decision.policy_ids
         if not decision.allowed:
             raise NotAuthorized("the policy does not allow it")
+        if isinstance(who, Proof):
+            self._prover.spend(who)
         record.decision = "allow"
         obeyed = self._operator.obey(caller, order)
         then.append(obeyed.then)
@@ -238,7 +261,7 @@ class Vending:
             characters += len(json.dumps(token))
             if characters > MAX_BATCH_CHARACTERS:
                 # Dropped here and told so, rather than lost with all the others when Lambda refuses the whole answer.
-                self._waste([record.tokens.pop()], effort)
+                waste([record.tokens.pop()], effort)
                 failures.append(InternalError("the answer would be larger than Lambda can carry; ask for fewer"))
                 continue
             tokens.append(token)
@@ -264,54 +287,3 @@ class Vending:
 
         # A token is spent by the call it was made for, so a second try needs a second token.
         return retrying(visit.deadline, attempts=INSPECT_ATTEMPTS, sleep=self._sleep)(ask)
-
-    def _bug(self, exc: Exception) -> InternalError:
-        self._logger.error("unexpected error", error_type=type(exc).__name__, where=where(exc))
-        return InternalError("something is wrong on our side; the request id finds it in the log")
-
-    def _refuse(self, record: AuditRecord, error: VendingError, effort: Effort) -> None:
-        if isinstance(error, NotAuthorized):
-            record.decision = "deny"  # also when the brake was pulled after the policy had allowed it
-        refused = record.decision == "deny" or isinstance(error, OverBudget)
-        record.outcome = "refused" if refused else "failed"
-        record.error = error.code
-        record.upstream = error.upstream.as_dict() if error.upstream else None
-        if record.action == "vend":
-            self._waste(record.tokens, effort)
-            record.tokens = []  # whatever was got is not handed out
-        self._logger.warning("refused", code=error.code, detail=error.detail, reason=error.reason)
-        try:
-            self._audit.write(record, now=self._clock())
-        except VendingError as unwritten:
-            self._logger.error("no audit record", reason=unwritten.reason)  # noqa: TRY400 - a traceback holds values
-        self._count(record, effort, vended=0, failed={error.code: record.count or 1})
-        self._measure(lambda: self._metrics.refused(self._dimension(record), error.code))
-
-    def _waste(self, tokens: list[dict[str, Any]], effort: Effort) -> None:
-        effort.note("TokensWasted", sum(token["source"] == "pool" for token in tokens))
-
-    def _count(self, record: AuditRecord, effort: Effort, *, vended: int, failed: Mapping[str, int]) -> None:
-        credential = self._dimension(record)
-        notes, self._notes = [*self._notes, *effort.notes], []
-        latencies_seconds = [attempt.seconds for attempt in effort.attempts]
-        for trouble in effort.troubles:
-            self._logger.warning("pool unavailable", credential=credential, reason=trouble)
-        self._measure(
-            lambda: self._metrics.visit(
-                credential, vended, latencies_seconds, secret_reads=len(effort.secret_reads), notes=notes
-            )
-        )
-        if record.decision == "allow" and record.outcome != "refused":  # a budget that is spent is no failure of ours
-            self._measure(lambda: self._metrics.failed(credential, failed))
-
-    def _measure(self, measure: Callable[[], None]) -> None:
-        try:
-            measure()
-        except Exception as exc:  # noqa: BLE001 - the record is written: a lost figure must not lose the answer
-            self._logger.error("metrics lost", error_type=type(exc).__name__)  # noqa: TRY400
-
-    def _dimension(self, record: AuditRecord) -> str | None:
-        """The credential, unless it is a name that only a stranger came up with."""
-        if record.credential is None or record.decision == "allow" or self._policy.names(record.credential):
-            return record.credential
-        return None

@@ -25,15 +25,18 @@ class TableUnavailable(Exception):
     """DynamoDB is down, slow, throttling or forbidden. The message is the error's code, nothing of the item."""
 
 
-def dynamodb_client() -> DynamoDBClient:
-    """A DynamoDB client that gives up after 0.3 s: one try, since a second would cost the caller more than an exchange."""
+def dynamodb_client(*, patience_seconds: float = PATIENCE_SECONDS, tries: int = 1) -> DynamoDBClient:
+    """A DynamoDB client that gives up after 0.3 s: one try, since a second would cost the caller more than an exchange.
+
+    Where no caller waits it may have more patience, for each of its tries. An operation that is tried twice may happen twice.
+    """
     import boto3
     from botocore.config import Config
 
     config = Config(
-        connect_timeout=PATIENCE_SECONDS,
-        read_timeout=PATIENCE_SECONDS,
-        retries={"total_max_attempts": 1, "mode": "standard"},
+        connect_timeout=patience_seconds,
+        read_timeout=patience_seconds,
+        retries={"total_max_attempts": tries, "mode": "standard"},
         max_pool_connections=32,
     )
     client = boto3.client("dynamodb", config=config)

@@ -292,6 +292,20 @@ def test_what_is_over_budget_is_a_refusal_and_no_failure_of_ours(
     assert '"TokensFailed"' not in written
 
 
+def test_how_full_a_budget_is_is_counted_by_credential_also_when_it_refuses(
+    machine: Machine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = Context(alias="few")
+    machine.invoke(SINGLE | {"count": 2}, few)
+    machine.invoke_refusal(SINGLE | {"count": 2}, few)
+    machine.invoke(SINGLE)  # by a rule without a budget: what was noted before must not be told again
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines() if '"TokensVended"' in line]
+    assert [line.get("BudgetUsedPercent") for line in lines] == [[66.7], [100.0], None]
+    (metric,) = (m for m in lines[0]["_aws"]["CloudWatchMetrics"][0]["Metrics"] if m["Name"] == "BudgetUsedPercent")
+    assert metric["Unit"] == "Percent"
+    assert lines[1]["_aws"]["CloudWatchMetrics"][0]["Dimensions"] == [["service"], ["service", "credential"]]
+
+
 def test_who_is_frozen_spends_no_budget(machine: Machine) -> None:
     machine.api(brake_event(EVERYTHING))
     machine.invoke_refusal(SINGLE, Context(alias="few"))

@@ -34,11 +34,17 @@ class Bench:
         self.table = FakeTable()
         self.clock = Clock(MINUTE_START)
         self.unavailable: list[None] = []
+        self.used_percent: list[float] = []
         self.budgets = self.environment()
 
     def environment(self) -> Budgets:
         """What another execution environment has."""
-        return Budgets(self.table, clock=self.clock, on_unavailable=lambda: self.unavailable.append(None))
+        return Budgets(
+            self.table,
+            clock=self.clock,
+            on_unavailable=lambda: self.unavailable.append(None),
+            on_used=self.used_percent.append,
+        )
 
     def spend(
         self, count: int = 1, *budgets: Budget, caller: Caller = ORDERS, credential: CredentialId = TENANT_A
@@ -177,6 +183,30 @@ def test_a_counter_that_fails_halfway_still_refuses_and_never_gives_more(bench: 
     assert bench.spent("ten") == [5]  # not given back
     assert len(bench.unavailable) == 1
     bench.refused(6)
+
+
+def test_the_fullest_budget_says_how_much_is_used_and_one_that_refuses_is_full(bench: Bench) -> None:
+    hour = Budget("hour", 80, 3600)
+    bench.spend(5, TEN, hour)
+    bench.spend(3, hour, TEN)
+    bench.refused(3, TEN, hour)
+    bench.refused(3, hour, TEN)
+    bench.clock.now += 60
+    bench.spend(2, TEN, hour)
+    assert bench.used_percent == [50, 80, 100, 100, 20]
+
+
+def test_how_much_is_used_costs_no_call_and_is_not_told_without_a_budget(bench: Bench) -> None:
+    bench.spend(5, TEN, Budget("hour", 80, 3600))
+    assert len(bench.table.calls) == 2
+    bench.budgets.spend(ORDERS, TENANT_A, Decision(True, ("unlimited",)), 500)
+    assert bench.used_percent == [50]
+
+
+def test_a_counter_that_cannot_be_reached_tells_nothing_of_its_use(bench: Bench) -> None:
+    bench.table.failure = TableUnavailable("ReadTimeoutError")
+    bench.spend(5)
+    assert bench.used_percent == []
 
 
 def test_nothing_of_the_rule_is_told_to_the_caller(bench: Bench) -> None:

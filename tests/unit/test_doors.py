@@ -189,7 +189,7 @@ def test_tenants_may_stand_inside_their_accounts(machine: Machine) -> None:
     [
         None, [], "text", 7, {}, {"credential": None}, {"credential": 7}, {"credential": ["sandbox/tenant-a"]}, {"credential": "sandbox"},
         {"credential": "sandbox/../production/tenant-a"}, {"credential": "sandbox/tenant-a\n"}, {"credential": "x" * 10_000_000},
-        SINGLE | {"count": 0}, SINGLE | {"count": 501}, SINGLE | {"count": -1}, SINGLE | {"count": "1"}, SINGLE | {"count": 1.0},
+        SINGLE | {"count": 0}, SINGLE | {"count": 501}, SINGLE | {"count": -1}, SINGLE | {"count": "1"}, SINGLE | {"count": 1.5},
         SINGLE | {"count": True}, SINGLE | {"count": None}, SINGLE | {"count": 10**400}, SINGLE | {"caller": "alias/settlement-job"},
         SINGLE | {"requestContext": {"identity": {"userArn": "arn:aws:iam::123456789012:role/orders"}}}, SINGLE | {"Count": 1},
         SINGLE | {"correlationId": "a\r\nx-evil: 1"}, SINGLE | {"correlationId": 7}, SINGLE | {"correlationId": "x" * 129},

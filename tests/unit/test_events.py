@@ -40,11 +40,16 @@ INVOKE: dict[str, tuple[str, int | str]] = {
     "vend_freeze_as_a_job": ("settlement-job", "NotAuthorized"),
 }
 
+ROTATION = {f"rotate_{name}" for name in ("create", "set", "test", "finish", "unknown_step")}  # test_rotation.py
+
 SCHEDULED = (
     "access_report",
     "refill_all",
     "refill_woken",
-)  # the first two are the schedules' own, see test_template.py
+    "probe_all",
+    "probe_one",
+    "rotate_sweep",
+)  # the schedules' own and those that somebody sends, see test_template.py
 
 
 def event(name: str) -> dict[str, Any]:
@@ -95,6 +100,6 @@ def test_an_api_event_is_of_a_route_that_the_template_has(name: str) -> None:
 
 def test_no_event_is_left_out_here_or_in_the_list() -> None:
     files = {path.stem for path in EVENTS.glob("*.json")}
-    assert files == {*API, *INVOKE, *SCHEDULED}
+    assert files == {*API, *INVOKE, *SCHEDULED, *ROTATION}
     listed = set(re.findall(r"`(\w+)\.json`", (EVENTS / "README.md").read_text(encoding="utf-8")))
     assert listed == files

@@ -15,8 +15,8 @@ import urllib3
 from imburse_auth import AccessToken, ApiKey, HmacToken
 from tests.machine import ENVIRON, POLICY_DIR
 
-HANDLERS = ["vend", "api", "access_report", "refill"]
-WITH_POLICY = ["vend", "api", "access_report"]
+HANDLERS = ["vend", "api", "access_report", "refill", "probe", "rotate"]
+WITH_POLICY = ["vend", "api", "access_report", "probe"]
 
 
 def start(name: str, **changes: str) -> ModuleType:
@@ -56,13 +56,25 @@ def test_a_snapshot_after_init_holds_no_key_no_token_no_connection_and_no_thread
     [
         *((name, variable) for name in HANDLERS for variable in ("POWERTOOLS_SERVICE_NAME", "IMBURSE_HOSTS")),
         *((name, "ACCESS_POLICY") for name in WITH_POLICY),
-        *((name, "VENDING_TABLE") for name in ("vend", "api", "refill")),
+        *((name, "VENDING_TABLE") for name in ("vend", "api", "refill", "probe", "rotate")),
+        *(("rotate", variable) for variable in ("DELETE_ROTATED_KEYS", "ROTATION_GRACE_SECONDS")),
         *((name, "REFILL_FUNCTION") for name in ("vend", "api")),
     ],
 )
 def test_a_function_without_its_settings_does_not_start(name: str, variable: str) -> None:
     with pytest.raises(ValueError, match=rf"^{variable}: "):
         start(name, **{variable: ""})
+
+
+def test_a_probe_without_the_alias_of_nobody_does_not_start() -> None:
+    with pytest.raises(ValueError, match=r"^VEND_AS_NOBODY: "):
+        start("probe", VEND_AS_NOBODY="")
+
+
+@pytest.mark.parametrize(("variable", "value"), [("DELETE_ROTATED_KEYS", "yes"), ("ROTATION_GRACE_SECONDS", "1h")])
+def test_a_rotation_with_settings_that_could_mean_anything_does_not_start(variable: str, value: str) -> None:
+    with pytest.raises(ValueError, match=rf"^{variable}: must be "):
+        start("rotate", **{variable: value})
 
 
 def test_a_report_without_its_alias_does_not_start() -> None:

@@ -138,7 +138,11 @@ def test_a_why_that_is_missing_is_invalid() -> None:
         Order.read({"operate": "freeze", "scope": "everything"})
 
 
-@pytest.mark.parametrize("leak", [private_key(), "Bearer abcdefghijkl", "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2ln"])
+@pytest.mark.parametrize(
+    "leak",
+    [private_key(), "Bearer abcdefghijkl", "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2ln"],
+    ids=["private key", "bearer", "token"],
+)
 def test_a_why_that_holds_a_key_or_a_token_is_refused_and_not_repeated(leak: str) -> None:
     with pytest.raises(InvalidRequest, match=r"^why: looks") as refusal:
         Order.read(EVERYTHING | {"why": f"leaked {leak} today"})

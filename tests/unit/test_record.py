@@ -41,6 +41,7 @@ def test_a_vend_is_recorded_with_the_token_as_its_hash_only(machine: Machine) ->
         lambda _: machine.imburse.answer({"accessToken": "abc", "expires": 1614351800}, x_correlation_id="0HL:9")
     ]
     machine.invoke(SINGLE | {"correlationId": "order-17"})
+    assert (len(machine.audit[0].pop("environment")), machine.audit[0].pop("sequence")) == (32, 1)
     assert machine.audit == [
         {
             "event": "audit",
@@ -93,14 +94,14 @@ def test_the_record_is_written_before_the_token_leaves_and_without_it_nothing_do
 def test_a_record_that_fails_once_does_not_name_the_token_that_then_stayed(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write, failures = machine.vending._audit._write, [OSError("full")]
+    write, failures = machine.vending._books._audit._write, [OSError("full")]
 
     def fail_once(line: str) -> None:
         if failures:
             raise failures.pop()
         write(line)
 
-    monkeypatch.setattr(machine.vending._audit, "_write", fail_once)
+    monkeypatch.setattr(machine.vending._books._audit, "_write", fail_once)
     assert machine.invoke_refusal(SINGLE).code == "audit_unavailable"
     assert [(record["outcome"], record.get("tokens")) for record in machine.audit] == [("failed", None)]
 
@@ -211,7 +212,7 @@ def test_a_metric_that_is_lost_does_not_lose_the_token(machine: Machine, monkeyp
     def broken(*_: object, **__: object) -> None:
         raise OSError("closed")
 
-    monkeypatch.setattr(machine.vending._metrics, "visit", broken)
+    monkeypatch.setattr(machine.vending._books._metrics, "visit", broken)
     assert machine.invoke(SINGLE)["accessToken"] in machine.imburse.tokens
 
 

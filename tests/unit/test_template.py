@@ -10,20 +10,20 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
-from samtranslator.yaml_helper import yaml_parse
 
 import vending.errors  # noqa: F401 - so that every error class is there
 from imburse_auth.errors import VendingError
-from tests.stack import ROOT, Stack, deploy, template_text
+from tests.stack import ROOT, Stack, deploy, template, template_text
 
-FUNCTIONS = ("VendFunction", "ApiFunction", "RefillFunction", "AccessReportFunction")
-ON_THE_TABLE = ("VendFunction", "ApiFunction", "RefillFunction")
+FUNCTIONS = ("VendFunction", "ApiFunction", "RefillFunction", "AccessReportFunction", "ProbeFunction", "RotateFunction")
+ON_THE_TABLE = ("VendFunction", "ApiFunction", "RefillFunction", "ProbeFunction", "RotateFunction")
 # The report runs once a day: a canary of it would meet nobody. Pools bridge a refill that fails, and it has its alarm.
 SHIFTED = ("VendFunction", "ApiFunction")
-RESERVED = {"AccessReportFunction": 1, "RefillFunction": 5}
+RESERVED = {"AccessReportFunction": 1, "RefillFunction": 5, "ProbeFunction": 2, "RotateFunction": 3}
 IMBURSE = "sandbox=https://sandbox-api.imbursepayments.com,production=https://api.imbursepayments.com"
 POOL_ALARMS = ("PoolEmptyAlarm", "FallbackRateAlarm", "RefillFailingAlarm", "TableUnavailableAlarm")
 POOL_METRICS = ("PoolHit", "PoolMiss", "PoolUnavailable", "BudgetUnavailable", "BrakeUnavailable", "RefillFailed")
+PROBE_METRICS = ("UnhealthyInARow", "KeyAgeDays", "StrangerRefused", "SecretsUnreadable")
 POLICIES = sorted((ROOT / "layers/access_policy/access_policy").glob("*.cedar"))
 
 
@@ -81,7 +81,12 @@ class TestAFunction:
 
     def test_is_told_everything_that_it_insists_on(self, stack: Stack, function: str) -> None:
         required = re.compile(r'required\(environ, "(\w+)"\)')
-        files = ["config.py"] + (["report.py"] if function == "AccessReportFunction" else [])
+        more = {
+            "AccessReportFunction": ["report.py"],
+            "ProbeFunction": ["probing.py"],
+            "RotateFunction": ["rotating.py"],
+        }
+        files = ["config.py", *more.get(function, [])]
         names = {n for f in files for n in required.findall((ROOT / "functions/vending" / f).read_text("utf-8"))}
         assert names
         assert names <= set(stack.properties(function)["Environment"]["Variables"])
@@ -97,7 +102,7 @@ class TestAFunction:
             version = deployed.named(aliases(deployed, function)["live"]["Properties"]["FunctionVersion"])
             assert deployed.properties(function)["Environment"]["Variables"]["IMBURSE_HOSTS"] == expected
             # CloudFormation replaces a version whose description changes: the property is create-only.
-            assert version["Description"] == expected
+            assert version["Description"].split()[-1] == expected
 
     def test_is_kept_room_for_only_if_asked(self, stack: Stack, function: str) -> None:
         assert "ReservedConcurrentExecutions" not in stack.properties(function)
@@ -113,7 +118,15 @@ def test_no_log_is_filtered_by_level(stack: Stack) -> None:
 
 def test_every_log_group_is_encrypted_and_outlives_the_stack(stack: Stack) -> None:
     groups = {name: r for name, r in stack.resources.items() if r["Type"] == "AWS::Logs::LogGroup"}
-    assert set(groups) == {"VendLogs", "ApiLogs", "RefillLogs", "AccessReportLogs", "AccessLogs"}
+    assert set(groups) == {
+        "VendLogs",
+        "ApiLogs",
+        "RefillLogs",
+        "AccessReportLogs",
+        "ProbeLogs",
+        "RotateLogs",
+        "AccessLogs",
+    }
     for group in groups.values():
         assert group["Properties"]["KmsKeyId"] == "<VendingKey.Arn>"
         assert group["DeletionPolicy"] == group["UpdateReplacePolicy"] == "Retain"
@@ -125,7 +138,7 @@ class TestCallers:
         assert set(aliases(stack, "VendFunction")) - {"live"} == named
 
     def test_every_stage_has_a_policy_and_the_reverse(self) -> None:
-        stages = yaml_parse(template_text())["Parameters"]["Stage"]["AllowedValues"]
+        stages = template()["Parameters"]["Stage"]["AllowedValues"]
         assert sorted(stages) == [path.stem for path in POLICIES]
         for stage in stages:
             variables = deploy(Stage=stage).properties("VendFunction")["Environment"]["Variables"]
@@ -260,6 +273,54 @@ class TestTheRefill:
         assert int(stack.properties("RefillFunction")["Timeout"]) <= 60
 
 
+class TestRotation:
+    def test_is_started_each_hour_and_by_secrets_manager_for_secrets_of_this_account_alone(self, stack: Stack) -> None:
+        schedule = schedule_of(stack, "RotateFunction")
+        assert schedule["ScheduleExpression"] == "rate(1 hour)"
+        event = json.loads((ROOT / "events/rotate_sweep.json").read_text("utf-8"))
+        assert json.loads(schedule["Target"]["Input"]) == event
+        (permission,) = (
+            p
+            for p in stack.of_type("AWS::Lambda::Permission").values()
+            if p["Principal"] == "secretsmanager.amazonaws.com"
+        )
+        assert permission == {
+            "FunctionName": "<RotateFunctionAliaslive>",
+            "Action": "lambda:InvokeFunction",
+            "Principal": "secretsmanager.amazonaws.com",
+            "SourceAccount": "123456789012",
+        }
+
+    def test_deletes_nothing_unless_it_is_told_to_and_then_not_before_nobody_can_hold_the_key(
+        self, stack: Stack
+    ) -> None:
+        variables = stack.properties("RotateFunction")["Environment"]["Variables"]
+        assert variables["DELETE_ROTATED_KEYS"] == "false"
+        parameter = template()["Parameters"]["RotationGraceSeconds"]
+        cached_seconds, token_seconds = 300, 1800
+        assert int(variables["ROTATION_GRACE_SECONDS"]) >= parameter["MinValue"] > cached_seconds + token_seconds
+
+    @pytest.mark.parametrize(("parameter", "value"), [("DeleteRotatedKeys", "true"), ("RotationGraceSeconds", "7200")])
+    def test_is_published_anew_when_its_settings_change(self, stack: Stack, parameter: str, value: str) -> None:
+        descriptions = [
+            deployed.named(aliases(deployed, "RotateFunction")["live"]["Properties"]["FunctionVersion"])["Description"]
+            for deployed in (stack, deploy(**{parameter: value}))
+        ]
+        assert descriptions[0] != descriptions[1]
+
+    def test_has_room_for_its_settings_in_a_versions_description(self) -> None:
+        parameters = template()["Parameters"]
+        longest = parameters["ImburseHosts"]["MaxLength"] + len(
+            f"false {parameters['RotationGraceSeconds']['MaxValue']} "
+        )
+        assert longest <= 256
+
+    def test_has_an_alarm_for_its_errors(self, stack: Stack) -> None:
+        alarm = stack.properties("RotateErrorsAlarm")
+        assert (alarm["Namespace"], alarm["MetricName"], int(alarm["Threshold"])) == ("AWS/Lambda", "Errors", 1)
+        assert alarm["Dimensions"] == [{"Name": "FunctionName", "Value": "<RotateFunction>"}]
+
+
 class TestAlarms:
     def test_tell_the_topic_if_there_is_one(self, stack: Stack) -> None:
         topic = "arn:aws:sns:eu-west-1:123456789012:alarms"
@@ -273,7 +334,8 @@ class TestAlarms:
         codes = {error.code for error in VendingError.__subclasses__()}
         source = (ROOT / "functions/vending/record/metrics.py").read_text("utf-8")
         ours = [m for _key, m in members(dict(stack.of_type("AWS::CloudWatch::Alarm"))) if is_our_metric(m)]
-        assert {m["MetricName"] for m in ours} == {"RequestsRefused", "TokensFailed", "ExchangeLatency", *POOL_METRICS}
+        watched = {"RequestsRefused", "TokensFailed", "ExchangeLatency", *POOL_METRICS, *PROBE_METRICS}
+        assert {m["MetricName"] for m in ours} == watched
         for metric in ours:
             dimensions = {d["Name"]: d["Value"] for d in metric["Dimensions"]}
             assert f'"{metric["MetricName"]}"' in source
@@ -337,7 +399,7 @@ class TestStages:
     def test_each_deploys_a_stack_of_its_own_with_parameters_that_the_template_takes(
         self, stages: dict[str, Any]
     ) -> None:
-        declared = yaml_parse(template_text())["Parameters"]
+        declared = template()["Parameters"]
         assert set(stages) == set(declared["Stage"]["AllowedValues"])
         for name, stage in stages.items():
             overrides = dict(override.split("=", 1) for override in stage["parameter_overrides"])

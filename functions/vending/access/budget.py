@@ -20,6 +20,7 @@ class Budgets:
     """The counters: one item a caller, credential, rule and window, added to under a condition.
 
     Availability over exactness: a counter that cannot be reached lets the call pass, and `on_unavailable` counts it.
+    `on_used` is told how full the fullest counter of a call is afterwards, in percent; 100 if it refused.
     What was asked for counts, also if it does not come: a caller that hammers a broken upstream spends its budget too.
     """
 
@@ -29,10 +30,12 @@ class Budgets:
         *,
         clock: Callable[[], float] = time.time,
         on_unavailable: Callable[[], None] = lambda: None,
+        on_used: Callable[[float], None] = lambda _: None,
     ) -> None:
         self._table = table
         self._clock = clock
         self._on_unavailable = on_unavailable
+        self._on_used = on_used
 
     def spend(self, caller: Caller, credential: CredentialId, decision: Decision, count: int) -> None:
         """Count `count` tokens under each rule that allowed them, all or none.
@@ -42,14 +45,21 @@ class Budgets:
         """
         now = self._clock()
         spent: list[Budget] = []
+        used_percent: list[float] = []
         try:
             for budget in decision.budgets:
-                if self._add(caller, credential, budget, count, now) is None:
+                used = self._add(caller, credential, budget, count, now)
+                if used is None:
+                    used_percent.append(100.0)
                     self._give_back(caller, credential, spent, count, now)
                     raise _over(budget, count, now)
                 spent.append(budget)
+                used_percent.append(100 * used / budget.limit)
         except TableUnavailable:
             self._on_unavailable()
+        finally:
+            if used_percent:
+                self._on_used(max(used_percent))
 
     def _give_back(self, caller: Caller, credential: CredentialId, spent: list[Budget], count: int, now: float) -> None:
         # If this fails the caller has a little less than its budget until the window ends, never more.

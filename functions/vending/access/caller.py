@@ -25,12 +25,13 @@ _ALIAS = re.compile(r"(?![0-9]+$)[A-Za-z0-9_-]{1,128}")  # all digits would be a
 class Caller:
     """An IAM principal or an alias, as the policy names it, with the account it belongs to.
 
-    `id` is a role's ARN without path and session, another principal's ARN as it is, or `alias/<name>`.
+    `id` is a role's ARN without path and session, another principal's ARN as it is, or `alias/<name>`. `via` says how it is
+    known: API Gateway verified a signature, STS did (`vending.access.proof`), or IAM let it invoke the alias.
     """
 
     id: str
     account: str
-    via: Literal["api", "invoke"]
+    via: Literal["api", "invoke", "proof"]
     source_ip: str | None = None
     vpce: str | None = None
 
@@ -54,6 +55,16 @@ def from_invoke(invoked_function_arn: str) -> Caller:
     if match is None or match["qualifier"] is None or not _ALIAS.fullmatch(match["qualifier"]):
         raise NotAuthorized("the function was not invoked through an alias")
     return Caller(f"alias/{match['qualifier']}", match["account"], "invoke")
+
+
+def from_sts(arn: str) -> Caller:
+    """The principal whose signature STS verified, named as through the API. Raises ValueError if the ARN is no principal's."""
+    return Caller(*_principal(arn), "proof")
+
+
+def unqualified(invoked_function_arn: str) -> str:
+    """The ARN of the function itself, of the ARN by which `from_invoke` let somebody in: what a proof must be meant for."""
+    return invoked_function_arn.rpartition(":")[0]
 
 
 def canonical_id(text: str) -> str:

@@ -2,7 +2,8 @@
 
 By [service] and [service, credential]: TokensVended, ExchangeLatency (ms), ExchangeAttempts and SecretReads; of a credential
 with a pool PoolHit and PoolMiss (tokens that it had and had not), PoolUnavailable (visits that it did not answer) and
-TokensWasted; of the refill PoolDepth, PoolTarget, TokensPooled and RefillFailed; BudgetUnavailable and BrakeUnavailable.
+TokensWasted; of the refill PoolDepth, PoolTarget, TokensPooled and RefillFailed; BudgetUnavailable and BrakeUnavailable;
+BudgetUsedPercent, of the fullest budget that a visit spent from, or 100 where one refused it.
 RequestsRefused by [service], [service, code] and [service, credential, code]. TokensFailed by [service] and
 [service, credential, code].
 """
@@ -20,6 +21,15 @@ UNLISTED = "(unlisted)"
 # What a visit may note besides, by name; anything else is a slip.
 NOTES = ("PoolHit", "PoolMiss", "PoolUnavailable", "TokensWasted", "BudgetUnavailable", "BrakeUnavailable")
 REFILL = ("PoolDepth", "PoolTarget", "TokensPooled", "TokensWasted", "RefillFailed", "PoolUnavailable")
+PROBE = {
+    "CredentialHealthy": MetricUnit.Count,
+    "UnhealthyInARow": MetricUnit.Count,
+    "SecretsUnreadable": MetricUnit.Count,
+    "ProbeLatency": MetricUnit.Milliseconds,
+    "KeyAgeDays": MetricUnit.NoUnit,
+    "ClockSkewSeconds": MetricUnit.Seconds,
+}
+PROBE_RUN = ("StrangerRefused", "DanglingRules", "UnreachedCredentials", "SecretsUnreadable")
 
 
 class VendingMetrics:
@@ -36,10 +46,11 @@ class VendingMetrics:
         *,
         secret_reads: int,
         notes: Iterable[str] = (),
+        budget_used_percent: float | None = None,
     ) -> None:
-        """What a visit gave and cost; a visit that neither vended nor cost anything leaves no line."""
+        """What a visit gave and cost; one that neither vended, cost nor spent anything leaves no line."""
         noted = Counter(notes)
-        if not (vended or latencies_seconds or secret_reads or noted):
+        if not (vended or latencies_seconds or secret_reads or noted or budget_used_percent is not None):
             return
         metrics = self._metrics()
         metrics.add_dimensions(service=self._service, credential=credential or UNLISTED)
@@ -49,6 +60,8 @@ class VendingMetrics:
         for name in NOTES:
             if name in noted:
                 metrics.add_metric(name, MetricUnit.Count, noted[name])
+        if budget_used_percent is not None:
+            metrics.add_metric("BudgetUsedPercent", MetricUnit.Percent, round(budget_used_percent, 1))
         for seconds in latencies_seconds:
             metrics.add_metric("ExchangeLatency", MetricUnit.Milliseconds, round(seconds * 1000, 3))
         metrics.flush_metrics()
@@ -60,6 +73,34 @@ class VendingMetrics:
         for name in REFILL:
             if name in values:
                 metrics.add_metric(name, MetricUnit.Count, values[name])
+        metrics.flush_metrics()
+
+    def probe(self, credential: str, values: Mapping[str, float], latencies_seconds: Sequence[float]) -> None:
+        """What a probe found of one credential; a figure that it could not find out is left out."""
+        metrics = self._metrics()
+        metrics.add_dimensions(service=self._service, credential=credential)
+        for name, unit in PROBE.items():
+            if name in values:
+                metrics.add_metric(name, unit, values[name])
+        for seconds in latencies_seconds:
+            metrics.add_metric("ExchangeLatency", MetricUnit.Milliseconds, round(seconds * 1000, 3))
+        metrics.flush_metrics()
+
+    def probe_run(self, values: Mapping[str, int]) -> None:
+        """What a run of the probe found besides the credentials."""
+        if not values:
+            return
+        metrics = self._metrics()
+        for name in PROBE_RUN:
+            if name in values:
+                metrics.add_metric(name, MetricUnit.Count, values[name])
+        metrics.flush_metrics()
+
+    def rotation(self, *, waiting: int, deleted: int) -> None:
+        """What a sweep found and did: old keys that are still to be deleted, and those that were."""
+        metrics = self._metrics()
+        metrics.add_metric("KeysWaiting", MetricUnit.Count, waiting)
+        metrics.add_metric("KeysDeleted", MetricUnit.Count, deleted)
         metrics.flush_metrics()
 
     def refused(self, credential: str | None, code: str) -> None:

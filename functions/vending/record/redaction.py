@@ -9,11 +9,15 @@ import logging
 import re
 
 REMOVED = "[removed]"
+SILENT = logging.CRITICAL + 1
 
 _SECRET = re.compile(
     r"(?i:\b(?:bearer|hmac)\s+)[A-Za-z0-9._~+/:=-]{8,}"  # an Authorization value
     r"|\beyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*)?"  # a JSON Web Token
     r"|(?<![A-Za-z0-9+/])[A-Za-z0-9+/]{43}=(?![A-Za-z0-9+/=])"  # base64 of 32 bytes: a private key, a signature
+    # An AWS session token under its name, whatever quotes or escapes stand around it, and a signature of SigV4.
+    r"|(?i:session_?token|x-amz-security-token)[\\\"'\s]*[:=][\\\"'\s]*[A-Za-z0-9+/=_.~%-]{8,}"
+    r"|(?i:signature)[\\\"'\s]*[:=][\\\"'\s]*[0-9a-f]{64}\b"
     r"|(?i:(?<=privateKey\":\")|(?<=accessToken\":\")|(?<=privateKey\": \")|(?<=accessToken\": \"))[^\"]+"
 )
 
@@ -29,5 +33,6 @@ def redact(text: str) -> str:
 
 def silence_libraries() -> None:
     """Keep the libraries quiet at every level, however low the root logger is set."""
-    for name in _TALKATIVE:
-        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    for library in map(logging.getLogger, _TALKATIVE):
+        if library.level != SILENT:  # setting it makes logging look at every logger there is
+            library.setLevel(SILENT)

@@ -123,11 +123,16 @@ class Shared:
         self._memory[credential] = found
         return found.supplied
 
-    def purge(self, credential: CredentialId) -> int:
-        """Throw the token away: here and in the table at once, in other environments' memory when they look again, within 5 s.
+    def purge(self, credential: CredentialId, *, public_key: str | None = None) -> int:
+        """Throw the token away, or with `public_key` only one that this key made.
 
-        Answers how many were thrown away, 0 or 1. Raises TableUnavailable.
+        Here and in the table at once, in other environments' memory when they look again, within 5 s. Answers how many were
+        thrown away, 0 or 1. Raises TableUnavailable.
         """
+        if public_key is not None:
+            item = self._table.get(_token(credential), "token")
+            if item is None or item.get("public_key") != public_key:
+                return 0
         self._memory.pop(credential, None)
         return 1 if self._table.take(_token(credential), "token") is not None else 0
 

@@ -37,6 +37,8 @@ class UpstreamAnswer:
             first = errors[0] if isinstance(errors, list) and errors else None
             if isinstance(first, dict):
                 error_code = first.get("errorCode")
+            elif isinstance(payload.get("Error"), dict):  # as AWS says it: STS, for the caller's proof
+                error_code = payload["Error"].get("Code")
         if not (isinstance(error_code, str) and _ERROR_CODE.fullmatch(error_code)):
             error_code = None
         return cls(status, error_code, plain_correlation_id(correlation_id))

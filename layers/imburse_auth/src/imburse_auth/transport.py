@@ -72,7 +72,7 @@ class Transport:
         correlation_id: str | None = None,
         body: object = None,
     ) -> Answer:
-        """Send one request, once, with `body` as JSON unless it is None, and read its JSON answer.
+        """Send one request, once, with `body` as JSON unless it is None (bytes: as they are), and read its JSON answer.
 
         Raises Unauthorized (401), UpstreamRejected (other 4xx), UpstreamThrottled (429), UpstreamUnavailable (5xx, no
         connection, time-out, an answer cut off) and UpstreamProtocol (redirect, too large, not JSON, anything else).
@@ -83,15 +83,16 @@ class Transport:
         all_headers = {"Accept": "application/json", "Accept-Encoding": "identity", **headers}
         if correlation_id is not None:
             all_headers["X-Correlation-ID"] = correlation_id
-        if body is not None:
+        if body is not None and not isinstance(body, bytes):
             all_headers["Content-Type"] = "application/json"
+            body = json.dumps(body).encode()
         # `from None` throughout: what requests raises can carry the request, and with it the Authorization header.
         try:
             response = self._session.request(
                 method,
                 url,
                 headers=all_headers,
-                data=None if body is None else json.dumps(body).encode(),
+                data=body,
                 allow_redirects=False,
                 stream=True,
                 timeout=(min(CONNECT_TIMEOUT_SECONDS, left), min(READ_TIMEOUT_SECONDS, left)),
