@@ -190,7 +190,7 @@ def test_an_environment_without_a_host_is_named(bench: Bench) -> None:
 def test_an_imburse_that_overlooks_the_headers_is_seen_through(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, field: str
 ) -> None:
-    monkeypatch.setattr("local.imburse._require_scope", lambda *_: None)
+    monkeypatch.setattr("local.imburse.require_scope", lambda *_: None)
     bench.store(bench.members | {field: "another"})
     found = bench.examine()
     assert (found.code, found.step) == ("credential_misconfigured", "identity")
