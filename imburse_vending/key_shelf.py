@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mypy_boto3_secretsmanager import SecretsManagerClient
 
 _CURRENT = "AWSCURRENT"  # always named: moto answers a stale version without
+_PENDING = "AWSPENDING"
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,20 @@ def current(client: SecretsManagerClient, credential: CredentialId) -> Stored | 
     return Stored(answer["VersionId"], members)
 
 
+def check_no_rotation(client: SecretsManagerClient, credential: CredentialId) -> None:
+    """Raise CommandError while a rotation is under way: its last step would make its own key current, and this one not."""
+    name = credential.secret_name
+    stages = client.describe_secret(SecretId=name).get("VersionIdsToStages", {})
+    pending = next((version for version, has in stages.items() if _PENDING in has), None)
+    if pending is not None:
+        raise CommandError(
+            f"a rotation of {name} is under way, and would put its own key in the place of this one",
+            next_step=f"wait until it is done; or give it up (on AWS first: aws secretsmanager cancel-rotate-secret --secret-id"
+            f" {name}): aws secretsmanager update-secret-version-stage --secret-id {name} --version-stage {_PENDING}"
+            f" --remove-from-version-id {pending}",
+        )
+
+
 def store(
     client: SecretsManagerClient,
     credential: CredentialId,
@@ -71,6 +86,8 @@ def store(
         raise CommandError(
             "somebody else changed the secret in the meantime, so nothing was stored", next_step="look, and do it again"
         )
+    if now:
+        check_no_rotation(client, credential)
     text = json.dumps(members)
     if seen is None:
         try:

@@ -74,6 +74,8 @@ def put_key(
     stack = stack or _stack_of(place, named)
     client = place.client("secretsmanager")
     seen = key_shelf.current(client, named)
+    if seen:
+        key_shelf.check_no_rotation(client, named)  # before anybody types a key in
     members = _merged(_from_file(from_file) if from_file else _asked(new=seen is None), seen)
     key = _api_key(members)
     key_check.check(named, key, key_check.hosts(place, named, f"{stack}{_VEND}", base_url))

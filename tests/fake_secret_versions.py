@@ -76,12 +76,19 @@ class FakeSecretVersions:
         *,
         SecretId: str,
         VersionStage: str,
-        MoveToVersionId: str,
         RemoveFromVersionId: str,
+        MoveToVersionId: str | None = None,
     ) -> None:
         self._require(SecretId)
-        assert VersionStage == "AWSCURRENT"
         stages = self.stages[SecretId]
+        if VersionStage == "AWSPENDING":
+            assert MoveToVersionId is None
+            if stages.get("AWSPENDING") != RemoveFromVersionId:
+                raise aws_error("InvalidParameterException")
+            del stages["AWSPENDING"]
+            return
+        assert VersionStage == "AWSCURRENT"
+        assert MoveToVersionId is not None
         if stages["AWSCURRENT"] != RemoveFromVersionId or MoveToVersionId not in self.versions[SecretId]:
             raise aws_error("InvalidParameterException")
         stages["AWSPREVIOUS"], stages["AWSCURRENT"] = RemoveFromVersionId, MoveToVersionId

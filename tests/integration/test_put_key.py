@@ -387,6 +387,55 @@ def test_a_secret_that_changed_while_imburse_was_asked_is_not_overwritten(house:
     assert house.stored() == OLD | {"poolMax": 50}
 
 
+def begin_rotation(house: House) -> str:
+    """What createSecret leaves; the version's id."""
+    made = house.secrets.put_secret_value(
+        SecretId=SECRET_NAME, SecretString=json.dumps(OLD | secret()), VersionStages=["AWSPENDING"]
+    )
+    return made["VersionId"]
+
+
+def test_while_a_rotation_is_under_way_nothing_is_asked_for_and_nothing_stored(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pending = begin_rotation(house)
+    error = house.refused(pair(house))
+    assert "a rotation of imburse/sandbox/tenant-a is under way" in error.problem
+    assert f"--remove-from-version-id {pending}" in (error.next_step or "")
+    assert house.imburse.requests == []
+    asked = at_a_terminal(monkeypatch, {})
+    assert isinstance(CliRunner().invoke(app, ["put-key", NAME]).exception, CommandError)
+    assert asked == []
+
+
+def test_the_next_step_that_is_named_gives_the_rotation_up(house: House) -> None:
+    pending = begin_rotation(house)
+    command = (house.refused(pair(house)).next_step or "").split("aws secretsmanager ")[-1].split()
+    assert command[0] == "update-secret-version-stage"
+    options = dict(zip(command[1::2], command[2::2], strict=True))
+    assert options["--remove-from-version-id"] == pending
+    house.secrets.update_secret_version_stage(
+        SecretId=options["--secret-id"],
+        VersionStage=options["--version-stage"],
+        RemoveFromVersionId=options["--remove-from-version-id"],
+    )
+    assert house.put(pair(house)).exit_code == 0
+
+
+def test_a_rotation_that_begins_while_imburse_is_asked_is_noticed(house: House) -> None:
+    new = pair(house)
+
+    def meanwhile(request: Any) -> Any:
+        begin_rotation(house)
+        return house.imburse.obey(request)
+
+    house.imburse.script = [meanwhile]
+    result = house.put(new)
+    assert isinstance(result.exception, CommandError)
+    assert "is under way" in result.exception.problem
+    assert house.stored() == OLD
+
+
 # No private key is seen, whatever happens
 
 

@@ -21,6 +21,7 @@ from imburse_auth.errors import (
 )
 from imburse_auth.key_management import KeyManagement, MadeKey
 from imburse_auth.transport import Answer
+from local.imburse import ImburseKey
 from tests.fakes import BASE_URL, NOW, aws_error, secret
 from tests.rotation_world import STEPS, EmulatorTransport, Gate, Killed, World, token
 from tests.stack import ROOT
@@ -202,6 +203,37 @@ class TestSteps:
         for step in ("testSecret", "finishSecret"):
             with pytest.raises(RotationFailed, match="createSecret comes first"):
                 world.step(step, token())
+
+    @pytest.mark.parametrize("changed", [{"publicKey": "typed"}, {"poolMin": 3}])
+    def test_do_not_undo_what_somebody_stored_since_the_new_key_was_made(
+        self, world: World, changed: dict[str, Any]
+    ) -> None:
+        ticket = token()
+        world.step("createSecret", ticket)
+        stored = world.original | changed
+        world.aws.versions["imburse/sandbox/tenant-a"]["by-hand"] = json.dumps(stored)
+        world.aws.stages["imburse/sandbox/tenant-a"]["AWSCURRENT"] = "by-hand"
+        with pytest.raises(RotationFailed, match=r"^AWSCURRENT: .* take AWSPENDING off"):
+            world.step("finishSecret", ticket)
+        assert world.aws.current("sandbox/tenant-a") == stored
+        assert not [key for key in world.table.items if key[1].startswith("retired#")]
+        # What the message says to do.
+        del world.aws.stages["imburse/sandbox/tenant-a"]["AWSPENDING"]
+        world.imburse.keys.add(ImburseKey.from_json(stored))
+        world.rotate(token())
+        assert world.accepted() == {"original", world.innocent, world.current(), stored["publicKey"]}
+
+    def test_leave_no_version_pending_that_secrets_manager_could_take_up_again_later(self, world: World) -> None:
+        """Once another version is current, AWSPENDING on the old one reads as a rotation that is not finished."""
+        ticket = token()
+        world.rotate(ticket)
+        assert "AWSPENDING" not in world.aws.stages["imburse/sandbox/tenant-a"]
+        world.aws.versions["imburse/sandbox/tenant-a"]["by-hand"] = json.dumps(world.original)
+        world.aws.stages["imburse/sandbox/tenant-a"]["AWSPREVIOUS"] = ticket
+        world.aws.stages["imburse/sandbox/tenant-a"]["AWSCURRENT"] = "by-hand"
+        with pytest.raises(RotationFailed, match="a later rotation came"):
+            world.step("finishSecret", ticket)
+        assert world.current() == "original"
 
     def test_leave_their_records_before_what_they_do(self, world: World) -> None:
         ticket = token()

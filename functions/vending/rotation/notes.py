@@ -2,7 +2,7 @@
 
 | item | pk | sk | attributes |
 |---|---|---|---|
-| intent | `rotation` | `intent#<credential>` | name, account, tenant; before (public keys, as JSON), posts, posted_at |
+| intent | `rotation` | `intent#<credential>` | name, account, tenant; before (public keys, as JSON), posts, posted_at, instead_of |
 | retired key | `rotation` | `retired#<credential>#<public key>` | credential, public_key, account, tenant; retired_at |
 
 Times are in whole seconds since the epoch. Neither has a `ttl`: they go when what they stand for is done.
@@ -26,7 +26,8 @@ class Intent:
     """A key of this name is about to be made: written before Imburse is asked.
 
     `before` are the keys that the tenant had then, which are nobody's orphans. `posts` is how many keys may have been made
-    under it, beyond those that were deleted again, and `posted_at` when the last was asked for.
+    under it, beyond those that were deleted again, and `posted_at` when the last was asked for. `instead_of` is the version
+    that was current then, whose place the key is to take; empty while none was asked for.
     """
 
     credential: CredentialId
@@ -36,6 +37,7 @@ class Intent:
     before: frozenset[str]
     posts: int
     posted_at: int
+    instead_of: str = ""
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ class Notes:
                 "before": json.dumps(sorted(intent.before)),
                 "posts": intent.posts,
                 "posted_at": intent.posted_at,
+                "instead_of": intent.instead_of,
             }
         )
 
@@ -127,6 +130,7 @@ def _intent(item: Item) -> Intent:
         before=frozenset(json.loads(str(item["before"]))),
         posts=int(item["posts"]),
         posted_at=int(item["posted_at"]),
+        instead_of=str(item.get("instead_of", "")),
     )
 
 

@@ -87,6 +87,7 @@ class Steps:
         with self._lease(versions) as prolong:
             if not self._done(versions, token):
                 pending, current = self._pending(versions, token), versions.current()
+                self._check_place(credential, current)
                 old = current.api_key
                 if old.public_key != pending.api_key.public_key:
                     account_id, tenant_id = str(old.account_id), tenant_of(old)
@@ -95,6 +96,10 @@ class Steps:
                 diary.moves(credential, pending.api_key.public_key, instead_of=old.public_key)
                 prolong()
                 versions.make_current(token, instead_of=current.id)
+            if PENDING in versions.stages().get(token, ()):
+                # Left there it would stand on an old version one day, when somebody stores a key by hand or goes back a
+                # version: Secrets Manager would take that for this rotation, unfinished, and make the old key current.
+                versions.settle(token)
             intent = self.notes.intent(credential)
             if intent is not None:
                 api_key = versions.current().api_key
@@ -152,6 +157,18 @@ class Steps:
             )
         return CURRENT in has
 
+    def _check_place(self, credential: CredentialId, current: Version) -> None:
+        """Raise RotationFailed if the current version is not the one that the new key was made from.
+
+        Somebody stored a key, or changed another member, in the meantime: the new version would silently undo that.
+        """
+        intent = self.notes.intent(credential)
+        if intent is not None and intent.instead_of not in ("", current.id):
+            raise RotationFailed(
+                "AWSCURRENT: is on another version than when the new key was made, and would be lost: take AWSPENDING off"
+                " the version of this rotation, and rotate anew"
+            )
+
     def _pending(self, versions: Versions, token: str) -> Version:
         pending = versions.pending(token)
         if pending is None:
@@ -179,7 +196,8 @@ class _Making:
 
     def _attempt(self) -> dict[str, Any]:
         intent, listed = self._clean()
-        asked = replace(intent, posts=intent.posts + 1, posted_at=int(self.orphans.clock()))
+        now = int(self.orphans.clock())
+        asked = replace(intent, posts=intent.posts + 1, posted_at=now, instead_of=self.current.id)
         was_asked = False
 
         def before() -> None:

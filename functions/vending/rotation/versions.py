@@ -76,6 +76,10 @@ class Versions:
             SecretId=self._name, VersionStage=CURRENT, MoveToVersionId=token, RemoveFromVersionId=instead_of
         )
 
+    def settle(self, token: str) -> None:
+        """Take AWSPENDING off that version, whose rotation is over."""
+        self._client.update_secret_version_stage(SecretId=self._name, VersionStage=PENDING, RemoveFromVersionId=token)
+
     def public_keys(self) -> dict[str, set[str]]:
         """The public key of each version that has a stage, to its stages. Raises CredentialMisconfigured.
 
