@@ -48,16 +48,26 @@ class Row:
 def rows(files: Iterable[AuditFile], wanted: Wanted) -> list[Row]:
     """What is wanted, by time. A record whose writing failed is left out: nothing was handed out on it."""
     files = list(files)
-    void = {digest for file in files for line in file.lines for digest in _texts(line.record.get("instead"))}
+    # Only the record with the same place makes one void, as `verify` sees it: else a made-up environment could hide any.
+    void = {
+        (*_place(line), digest)
+        for file in files
+        for line in file.lines
+        for digest in _texts(line.record.get("instead"))
+    }
     found = [
         row
         for file in files
         for line in file.lines
-        if digest_of(line.text) not in void and _is_of(line.record, wanted)
+        if (*_place(line), digest_of(line.text)) not in void and _is_of(line.record, wanted)
         for row in _rows(file.path, line)
         if _is_wanted(row, wanted)
     ]
     return sorted(found, key=lambda row: (row.time, str(row.file), row.line))
+
+
+def _place(line: AuditLine) -> tuple[str, str]:
+    return str(line.record.get("environment")), str(line.record.get("sequence"))
 
 
 def _is_of(record: Mapping[str, Any], wanted: Wanted) -> bool:

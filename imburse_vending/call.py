@@ -57,11 +57,12 @@ def call(
     if body is not None and not any(name.lower() == "content-type" for name in extra):
         extra["Content-Type"] = "application/json"
     source = door.source_of(Place.of(local=local, profile=profile, region=region), api, function, prove=prove)
-    with door.told():
+    with common.progress("vending"), door.told():
         tokens = source.tokens(credential)
     if not tokens:
         raise CommandError("no token came", next_step="try again", code=ExitCode.TRY_LATER)
-    reply = imburse_call.send(tokens[0], method, path, body=body, extra=extra)
+    with common.progress("waiting for Imburse"):
+        reply = imburse_call.send(tokens[0], method, path, body=body, extra=extra)
     if as_json:
         common.emit(_document(reply), "", as_json=True)
     else:

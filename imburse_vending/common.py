@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -135,9 +136,13 @@ class Place:
                 region_name=self.region or self.environ["AWS_DEFAULT_REGION"],
             )
         try:
-            return boto3.Session(profile_name=self.profile, region_name=self.region)
+            session = boto3.Session(profile_name=self.profile, region_name=self.region)
         except ProfileNotFound as exc:
             raise CommandError(str(exc), next_step="aws configure list-profiles", code=ExitCode.USAGE) from exc
+        region = self.variable("AWS_REGION")
+        if region and not session.region_name:  # botocore does not read it, and containers have it
+            return boto3.Session(profile_name=self.profile, region_name=region)
+        return session
 
     @overload
     def client(self, service: Literal["lambda"], *, attempts: int = 2) -> LambdaClient: ...
@@ -212,6 +217,13 @@ def note(text: str) -> None:
     console(stderr=True).print(f"note: {text}", style="yellow", markup=False)
 
 
+def progress(what: str) -> AbstractContextManager[object]:
+    """Say on a terminal's standard error what is being waited for, for as long as it lasts; elsewhere nothing."""
+    if not sys.stderr.isatty():
+        return nullcontext()
+    return console(stderr=True).status(what)
+
+
 def printable(text: str) -> str:
     """Text of somebody else's making as a terminal may show it: nothing in it that moves the cursor or hides."""
     return "".join(character if character.isprintable() or character in "\n\t" else "\ufffd" for character in text)
@@ -222,7 +234,9 @@ def _local_variables() -> str:
         if (folder / LOCAL_VARIABLES).is_file():
             return (folder / LOCAL_VARIABLES).read_text(encoding="utf-8")
     raise CommandError(
-        f"there is no {LOCAL_VARIABLES} here", next_step="make serve, in another shell, from this checkout"
+        f"there is no {LOCAL_VARIABLES} here",
+        next_step="make serve, in another shell, from this checkout",
+        code=ExitCode.USAGE,
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from typing import Annotated
 
 import typer
@@ -31,7 +30,7 @@ _STYLES = {State.OK: "green", State.FAILED: "bold red", State.SKIPPED: "dim"}
 def doctor(
     credential: Annotated[
         str | None,
-        typer.Argument(metavar="[CREDENTIAL]", help="<environment>/<name>.", callback=common.known_form),
+        typer.Argument(metavar="CREDENTIAL", help="<environment>/<name>.", callback=common.known_form),
     ] = None,
     vend: Annotated[  # noqa: FBT002
         bool, typer.Option("--vend", help="Vend a token of CREDENTIAL and call Imburse with it: costs a token.")
@@ -56,7 +55,7 @@ def doctor(
     results: list[tuple[Check, Result]] = []
     found = examine(patient.checks())
     for upcoming in patient.checks():
-        with _progress(upcoming.name, shown=not as_json):
+        with contextlib.nullcontext() if as_json else common.progress(upcoming.name):
             results.append(next(found))
         if not as_json:
             check, result = results[-1]
@@ -71,9 +70,3 @@ def doctor(
         common.emit({"healthy": not failed, "checks": checks}, "", as_json=True)
     if failed:
         raise typer.Exit(failed[0].code or ExitCode.FAILED)
-
-
-def _progress(name: str, *, shown: bool) -> contextlib.AbstractContextManager[object]:
-    if not (shown and sys.stderr.isatty() and sys.stdout.isatty()):
-        return contextlib.nullcontext()
-    return common.console(stderr=True).status(name)

@@ -15,7 +15,7 @@ from imburse_vending.doctor_walk import Check, Result, State
 from imburse_vending.when import how_long
 
 if TYPE_CHECKING:
-    from imburse_auth.client import Source, Vended
+    from imburse_auth.client import Source, Vended, VendingFailed
 
 WINDOW_SECONDS = 300  # how old a signature may be, for AWS and for Imburse
 NOTICED_SKEW_SECONDS = 30
@@ -123,7 +123,7 @@ class Patient:
                 fix = "give an alias: --function NAME:ALIAS" if self.function else "call it as an IAM role"
                 return Result(State.FAILED, "it answers, but nobody vouches for who you are", fix, ExitCode.REFUSED)
             error = door.failure(exc)
-            return Result(State.FAILED, error.problem, _WAY_IN_FIXES.get(exc.code, error.next_step), error.code)
+            return Result(State.FAILED, error.problem, _way_in_fix(exc) or error.next_step, error.code)
         return Result(State.FAILED, "it answered what a vending machine does not", "is this the right address?")
 
     def policy(self) -> Result:
@@ -171,9 +171,15 @@ _SOURCES = {
     "container-role": "the container's role",
     "custom-process": "a credential process",
 }
-_WAY_IN_FIXES = {
-    "refused_by_aws": "give your role the policy of the stack's output ApiCallerPolicy (an alias: SettlementJobCallerPolicy)",
-    "unreachable": "try again: its network answered, and it did not",
+_NO_SUCH_THING = "take the address from the stack's outputs: ApiUrl, or an alias such as SettlementJobCallerArn"
+_REFUSAL_FIXES = {
+    "AccessDenied": "give your role the policy of the stack's output ApiCallerPolicy (an alias: SettlementJobCallerPolicy)",
+    "MissingAuthenticationToken": _NO_SUCH_THING,
+    "Forbidden": _NO_SUCH_THING,
+    "ResourceNotFound": _NO_SUCH_THING,
+    "Signature": "give the region that it is in, --region; else look at the keys, and at the clock",
+    "UnrecognizedClient": "take credentials of the account that it is in",
+    "ExpiredToken": "aws sso login, or get new ones",
 }
 _STS_FIXES = {
     "ExpiredToken": "they have expired: aws sso login, or get new ones",
@@ -182,6 +188,15 @@ _STS_FIXES = {
     "SignatureDoesNotMatch": "the secret access key is not this access key's, or the clock is wrong: see below",
     "RequestExpired": "the clock is wrong: see below",
 }
+
+
+def _way_in_fix(exc: VendingFailed) -> str | None:
+    if exc.code == "unreachable":
+        return "try again: its network answered, and it did not"
+    if exc.code != "refused_by_aws":
+        return None
+    other = "look the error up in the AWS documentation"  # not that the doctor knows: this is the doctor
+    return next((fix for name, fix in _REFUSAL_FIXES.items() if name in exc.detail), other)
 
 
 def _ours(exc: Exception) -> bool:

@@ -51,7 +51,7 @@ def token(
     if count > 1 and form in (Form.EXPORT, Form.CURL):
         raise CommandError(f"--as {form.value} is for one token", next_step="--as json", code=ExitCode.USAGE)
     source = door.source_of(Place.of(local=local, profile=profile, region=region), api, function, prove=prove)
-    with door.told():
+    with common.progress(f"vending {count}" if count > 1 else "vending"), door.told():
         tokens = source.tokens(credential, count, minimum_lifetime_seconds=lifetime)
     if not tokens:
         raise CommandError("no token came", next_step="try again", code=ExitCode.TRY_LATER)

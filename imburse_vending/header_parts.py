@@ -16,11 +16,13 @@ from imburse_vending.when import MILLISECONDS_ABOVE, how_long, relative
 WINDOW_SECONDS = 300  # protocol.md, section 2
 SIGNATURE_BYTES = 32
 _OFFSET_SLACK_SECONDS = 120  # from making a header to checking it here
-_LARGEST_OFFSET_SECONDS = 14 * 3600
 _QUARTER_SECONDS = 900
+# The distances from UTC that are in use, in hours: a header that is 15 minutes old is not from a zone.
+_OFFSETS_HOURS = {*range(-12, 15), -9.5, -3.5, -2.5, 3.5, 4.5, 5.5, 5.75, 6.5, 8.75, 9.5, 10.5, 12.75, 13.75} - {0}
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _NONCE = re.compile(r"[A-Za-z0-9]+")
 _NUMBER = re.compile(r"[0-9]{1,20}")
+_ISO_8601 = re.compile(r"(?<=:)([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+(?:Z|[+-][0-9]{2}:?[0-9]{2})?)(?=:[^:]*$)")
 _HEX = re.compile(r"[0-9a-fA-F]+")
 
 
@@ -59,7 +61,10 @@ def take_apart(header: str, *, now: float) -> tuple[Parts | None, list[Finding]]
     text = _frame(header, findings)
     if text is None:
         return None, findings
+    written = _ISO_8601.search(text)
     pieces = text.split(":")
+    if written:  # it has colons of its own
+        pieces = [*text[: written.start() - 1].split(":"), written[1], text[written.end() + 1 :]]
     if len(pieces) < 4:
         what = f"{len(pieces)} parts, not 4"
         findings.append(Finding("form", what, "Hmac publicKey:nonce:timestamp:signature, with colons in between"))
@@ -140,10 +145,9 @@ def _timestamp(number: int | None, now: float) -> Finding:
     at = f"{datetime.fromtimestamp(number, UTC):%Y-%m-%d %H:%M:%S} UTC, {relative(late)}"
     if abs(late) <= WINDOW_SECONDS:
         return Finding("timestamp", at)
-    quarters = round(late / _QUARTER_SECONDS)
-    offset = quarters * _QUARTER_SECONDS
+    offset = round(late / _QUARTER_SECONDS) * _QUARTER_SECONDS
     # A fresh header made of local time is off by that zone's distance from UTC.
-    if quarters and abs(offset) <= _LARGEST_OFFSET_SECONDS and abs(late - offset) <= _OFFSET_SLACK_SECONDS:
+    if offset / 3600 in _OFFSETS_HOURS and abs(late - offset) <= _OFFSET_SLACK_SECONDS:
         sign, hours, minutes = "+" if offset > 0 else "-", abs(offset) // 3600, abs(offset) % 3600 // 60
         fix = f"if it was made just now, local time (UTC{sign}{hours}:{minutes:02}) was taken for UTC; else sign afresh"
         return Finding("timestamp", at, fix)

@@ -73,6 +73,10 @@ _BODY_HASHES: Sequence[BodyWay] = (
         "the body's hash is base64 of its hex digits: encode its bytes",
         lambda body: ":" + _b64(hashlib.sha256(body).hexdigest().encode()),
     ),
+    (
+        "the body's hash was signed in braces",
+        lambda body: f":{{{_b64(hashlib.sha256(body).digest()) if body else ''}}}",
+    ),
     ("the body was signed unhashed", lambda body: ":" + body.decode("utf-8", "replace") if body else None),
     (
         "the body was signed with a line end that was not given here",
@@ -91,6 +95,7 @@ _ORDERS: Sequence[OrderWay] = (
         for names in list(itertools.permutations(_NAMES))[1:]
     ),
     ("the braces were signed too", lambda key, nonce, time: f"{{{key}:{nonce}:{time}"),
+    ("the braces of each part were signed too", lambda key, nonce, time: f"{{{key}}}:{{{nonce}}}:{{{time}}}"),
     ("`Hmac ` was signed too: it stands in the header only", lambda key, nonce, time: f"Hmac {key}:{nonce}:{time}"),
     ("the public key was signed in lower case", lambda key, nonce, time: f"{key.lower()}:{nonce}:{time}"),
     ("the public key was signed in upper case", lambda key, nonce, time: f"{key.upper()}:{nonce}:{time}"),

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import typer
+from typer.exceptions import TyperException
 
 from imburse_vending import audit, call, check_header, doctor, get_token, policy, put_key, sign, when, whoami
 from imburse_vending.common import CommandError, ExitCode, console
@@ -31,11 +32,11 @@ app = typer.Typer(
 )
 
 
-def _add(name: str, command: Callable[..., None], examples: str, panel: str) -> None:
+def _add(name: str, command: Callable[..., None], examples: str, panel: str, **settings: bool) -> None:
     """Paragraphs flow: typer would keep the line ends of the source."""
     paragraphs = (inspect.getdoc(command) or "").split("\n\n")
     help_ = "\n\n".join(paragraph.replace("\n", " ") for paragraph in paragraphs)
-    app.command(name, help=help_, epilog=examples, rich_help_panel=panel)(command)
+    app.command(name, help=help_, epilog=examples, rich_help_panel=panel, context_settings=settings)(command)
 
 
 _add("token", get_token.token, get_token.EXAMPLES, _CALLERS)
@@ -44,7 +45,7 @@ _add("call", call.call, call.EXAMPLES, _CALLERS)
 _add("doctor", doctor.doctor, doctor.EXAMPLES, _CALLERS)
 _add("sign", sign.sign, sign.EXAMPLES, _BY_HAND)
 _add("check", check_header.check, check_header.EXAMPLES, _BY_HAND)
-_add("when", when.when, when.EXAMPLES, _BY_HAND)
+_add("when", when.when, when.EXAMPLES, _BY_HAND, ignore_unknown_options=True)  # a number may be negative
 _add("put-key", put_key.put_key, put_key.EXAMPLES, _OPERATORS)
 app.add_typer(audit.app, name="audit", rich_help_panel=_OPERATORS)
 app.add_typer(policy.app, name="policy", rich_help_panel=_OPERATORS)
@@ -53,11 +54,16 @@ app.add_typer(policy.app, name="policy", rich_help_panel=_OPERATORS)
 def main() -> None:
     """The console script. Exit codes: imburse_vending.common.ExitCode."""
     try:
-        app()
+        # Left to itself, typer tells a wrong call in a box for people and ends.
+        sys.exit(app(standalone_mode="--json" not in sys.argv))
     except CommandError as exc:
         _end(exc)
+    except TyperException as exc:
+        _end(CommandError(exc.format_message(), next_step=_help_of(exc), code=ExitCode.USAGE))
+    except typer.Abort:
+        _end(CommandError("interrupted"))
     except Exception as exc:  # noqa: BLE001 - a traceback and a foreign error's words can hold what must not be shown
-        _end(_of_aws(exc) or _bug(exc))
+        _end(_of_aws(exc) or _of_system(exc) or _bug(exc))
 
 
 def _end(error: CommandError) -> NoReturn:
@@ -87,6 +93,18 @@ def _of_aws(exc: Exception) -> CommandError | None:
     code = ExitCode.TRY_LATER if status == 429 or status >= 500 else ExitCode.REFUSED
     problem = f"AWS refuses {exc.operation_name}: {exc.response.get('Error', {}).get('Code')}"
     return CommandError(problem, next_step=next_step, code=code)
+
+
+def _help_of(exc: TyperException) -> str:
+    context = getattr(exc, "ctx", None)
+    return f"{context.command_path} --help" if context else "imburse-vending --help"
+
+
+def _of_system(exc: Exception) -> CommandError | None:
+    """What the machine says, such as that the disk is full."""
+    if type(exc).__module__ != "builtins" or not (isinstance(exc, OSError) and exc.strerror):
+        return None
+    return CommandError(f"this machine does not do it: {exc.strerror}")
 
 
 def _bug(exc: Exception) -> CommandError:

@@ -18,6 +18,9 @@ STRANGE_ACCOUNT = "000000000000"
 STRANGE_NAME = "any-other"
 STRANGE_ENDPOINT = "vpce-00000000000000000"
 STRANGE_ADDRESS = "203.0.113.7"  # of a block that is kept for documentation
+# One more of each kind that a rule can ask for.
+_ADDRESS_KINDS = frozenset({"isIpv4", "isIpv6", "isLoopback", "isMulticast"})
+_OF_EACH_KIND = ("2001:db8::7", "127.0.0.1", "::1", "224.0.0.1", "ff02::1")
 
 DOORS = ("api", "invoke", "proof")
 
@@ -70,6 +73,7 @@ class Values:
         counts = {1, MAX_COUNT, *(near for number in numbers for near in (number - 1, number, number + 1))}
         if operations & _ARITHMETIC:
             counts = set(range(1, MAX_COUNT + 1))
+        addresses = _around(networks) | set(_OF_EACH_KIND if operations & _ADDRESS_KINDS else ())
         # No endpoint's id begins otherwise. A pattern is met without its wildcards, and with something in their place.
         endpoints = {text for text in texts if text.startswith("vpce-")} - {STRANGE_ENDPOINT}
         for pattern in (node["like"]["pattern"] for node in nodes if "like" in node):
@@ -78,7 +82,7 @@ class Values:
         accounts = {name for rule in rules for name in rule.names("Account")} | {account_of(name) for name in callers}
         return cls(
             counts=tuple(sorted(count for count in counts if 1 <= count <= MAX_COUNT)),
-            addresses=(STRANGE_ADDRESS, *sorted(_around(networks) - {STRANGE_ADDRESS}), None),
+            addresses=(STRANGE_ADDRESS, *sorted(addresses - {STRANGE_ADDRESS}), None),
             networks=tuple(sorted(networks)),
             endpoints=(None, STRANGE_ENDPOINT, *sorted(endpoints)),
             accounts=tuple(sorted(account for account in accounts if account)),

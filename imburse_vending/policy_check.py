@@ -11,13 +11,17 @@ from typing import Any, Literal
 
 import cedarpy
 
-from imburse_vending.policy_ask import STRANGE_NAME, Values, account_of
+from imburse_vending.policy_ask import STRANGE_ACCOUNT, STRANGE_NAME, Question, Values, account_of
 from imburse_vending.policy_dead import never_applies, redundant
+from vending.access.caller import Caller
 from vending.access.limit import budgets_of
 from vending.access.policy import OPERATE, Policy
-from vending.access.rules import Rule, RuleBook, Statement, statements
+from vending.access.rules import ACTIONS, Rule, RuleBook, Statement, statements
 
 Level = Literal["error", "warning"]
+
+# Whoever may send a proof may invoke it without one too, and so does the probe, as the stranger who must be refused.
+NOBODY = "alias/live"
 
 _HINTS = {
     "optional attribute": "ask first: context has vpce && context.vpce == ...",
@@ -155,7 +159,7 @@ def _rules(book: RuleBook, schema: str, environments: Collection[str] | None) ->
             yield Finding("warning", rule.line, rule.id, problem, "take it out, or say what it was meant to be")
             continue
         if rule.permits:
-            yield from _wildcards(rule, schema)
+            yield from [*_wildcards(rule, schema)] or [*_for_nobody(rule, schema)]
         if environments is not None:
             for name in sorted(_environments(rule) - set(environments)):
                 problem = f"environment {json.dumps(name)} has no host in ImburseHosts of template.yaml"
@@ -180,6 +184,28 @@ def _wildcards(rule: Rule, schema: str) -> Iterator[Finding]:
         what.append("on any credential of any environment")
     if what:
         yield Finding("warning", rule.line, rule.id, f"open {', '.join(what)}", "name what is meant")
+    elif rule.caller.is_open and not opened and not values.sure:
+        problem = (
+            "whether it is open to any caller cannot be seen: it names none, and its condition is not seen through"
+        )
+        yield Finding("warning", rule.line, rule.id, problem, "name who is meant")
+
+
+def _for_nobody(rule: Rule, schema: str) -> Iterator[Finding]:
+    if rule.caller.exactly not in (None, NOBODY):
+        return
+    values, alone = Values.of([rule]), Policy(rule.text, schema)
+    asked = (
+        Question(Caller(NOBODY, account, "invoke"), action, resource, count)
+        for account in (STRANGE_ACCOUNT, *values.accounts)
+        for action in ACTIONS
+        for resource in values.resources_of(action)
+        for count in values.counts_of(action)
+    )
+    if any(question.ask(alone).allowed for question in asked):
+        problem = f"lets in {NOBODY}, which is nobody: all who may send a proof may invoke it without one, as the probe does"
+        hint = f'unless {{ principal == Caller::"{NOBODY}" }}, or an alias of its own for who is meant'
+        yield Finding("warning", rule.line, rule.id, problem, hint)
 
 
 def _environments(rule: Rule) -> set[str]:

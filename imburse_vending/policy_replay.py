@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from imburse_auth.credential import CredentialId
 from imburse_vending.policy_ask import DOORS, Question, caller, through, written
-from vending.access.policy import Policy, System
+from vending.access.policy import Decision, Policy, System
 from vending.access.rules import ACTIONS
 
 Change = Literal["gains", "loses"]
@@ -71,6 +71,7 @@ def replay(
     """
     allowing = {name for record in records if record.get("decision") == "allow" for name in _rules_in(record)}
     differences: dict[tuple[str, ...], Difference] = {}
+    decided: dict[Question, Decision] = {}
     skipped: Counter[str] = Counter()
     for record in records:
         try:
@@ -79,7 +80,8 @@ def replay(
         except NotReplayable as exc:
             skipped[str(exc)] += 1
             continue
-        decision = question.ask(new)
+        # Callers ask the same again and again: a hundred thousand records hold a few dozen questions.
+        decision = decided[question] = decided.get(question) or question.ask(new)
         if decision.allowed == then:
             continue
         change: Change = "gains" if decision.allowed else "loses"

@@ -81,7 +81,7 @@ def relative(seconds: float) -> str:
 
 def when(
     timestamp: Annotated[
-        str | None, typer.Argument(metavar="[TIMESTAMP]", help="Seconds, milliseconds or ISO 8601; now without one.")
+        str | None, typer.Argument(metavar="TIMESTAMP", help="Seconds, milliseconds or ISO 8601; now without one.")
     ] = None,
     *,
     as_json: common.AsJson = False,

@@ -26,7 +26,7 @@ imburse-vending whoami sandbox/tenant-a --json | jq .tenants
 def whoami(
     credential: Annotated[
         str | None,
-        typer.Argument(metavar="[CREDENTIAL]", help="<environment>/<name>.", callback=common.known_form),
+        typer.Argument(metavar="CREDENTIAL", help="<environment>/<name>.", callback=common.known_form),
     ] = None,
     vend: Annotated[  # noqa: FBT002
         bool,
@@ -41,6 +41,7 @@ def whoami(
     region: common.Region = None,
     api: common.Api = None,
     function: common.Function = None,
+    prove: common.Prove = False,
 ) -> None:
     """Tell as whom you ask, and what a credential reaches.
 
@@ -50,8 +51,12 @@ def whoami(
     place = Place.of(local=local, profile=profile, region=region)
     data: dict[str, Any] = {"askedAs": asked_as(place)}
     if credential is not None:
-        reached = _by_token if vend else _by_identity
-        data |= {"credential": credential, **reached(place, credential, api, function)}
+        reached = (
+            _by_token(place, credential, api, function, prove=prove)
+            if vend
+            else _by_identity(place, credential, api, function)
+        )
+        data |= {"credential": credential, **reached}
     shown = {"asked as": data["askedAs"]}
     if credential is not None:
         shown |= {"credential": credential, "accounts": _lines(data["accounts"]), "tenants": _lines(data["tenants"])}
@@ -106,12 +111,12 @@ def _by_identity(place: Place, credential: str, api: str | None, function: str |
     return {"accounts": answer.get("accounts", []), "tenants": answer.get("tenants", [])}
 
 
-def _by_token(place: Place, credential: str, api: str | None, function: str | None) -> dict[str, Any]:
+def _by_token(place: Place, credential: str, api: str | None, function: str | None, *, prove: bool) -> dict[str, Any]:
     from imburse_auth.errors import UpstreamProtocol
     from imburse_auth.identity import IDENTITY_PATH, Identity
 
-    source = door.source_of(place, api, function)
-    with door.told():
+    source = door.source_of(place, api, function, prove=prove)
+    with common.progress("vending"), door.told():
         tokens = source.tokens(credential)
     if not tokens:
         raise CommandError("no token came", next_step="try again", code=ExitCode.TRY_LATER)

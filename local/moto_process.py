@@ -1,7 +1,10 @@
-"""moto's server with two things put right: `moto_process.py PORT` says `Running on http://127.0.0.1:<port>` once it answers.
+"""moto's server with three things put right: `moto_process.py PORT` says `Running on http://127.0.0.1:<port>` once it answers.
 
 moto's DynamoDB is not atomic under threads: two deletes of one item at the same time may both be told that they won. Here one
 request to it is answered at a time, so a claim is what it is on AWS.
+
+moto's Secrets Manager keeps a secret's current version twice, and moves only the stage. After a rotation a value that is stored
+by hand would leave AWSCURRENT where it was, and there a second time: the key of the rotation would stay in use.
 
 moto lets every origin in (CORS), so any page open in a browser on this machine could ask it for the secrets. AWS's clients send
 no Origin header, and name the host that they were told; others are refused.
@@ -15,10 +18,12 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+from moto.secretsmanager.models import SecretsManagerBackend
 from werkzeug.serving import run_simple
 
 _Start = Callable[..., Any]
 _Wsgi = Callable[[dict[str, Any], _Start], Iterable[bytes]]
+_Move = Callable[..., tuple[str, str]]
 
 
 class OneAtATime:
@@ -36,6 +41,18 @@ class OneAtATime:
             return self._application(environ, start_response)
 
 
+def remembered(move: _Move) -> _Move:
+    """UpdateSecretVersionStage, after which moto knows of both its records which version is current."""
+
+    def moved(backend: Any, **asked: Any) -> tuple[str, str]:  # noqa: ANN401 - moto's own
+        answer = move(backend, **asked)
+        if asked["version_stage"] == "AWSCURRENT" and asked["move_to_version_id"]:
+            backend.secrets[asked["secret_id"]].set_default_version_id(asked["move_to_version_id"])
+        return answer
+
+    return moved
+
+
 def closed_to_web_pages(application: _Wsgi) -> _Wsgi:
     """The application, which refuses what a browser's page sends, also by a name that was made to point here."""
 
@@ -50,5 +67,7 @@ def closed_to_web_pages(application: _Wsgi) -> _Wsgi:
 
 
 if __name__ == "__main__":
+    move: Any = remembered(SecretsManagerBackend.update_secret_version_stage)
+    SecretsManagerBackend.update_secret_version_stage = move  # type: ignore[method-assign]
     application = closed_to_web_pages(OneAtATime(DomainDispatcherApplication(create_backend_app)))
     run_simple("127.0.0.1", int(sys.argv[1]), application, threaded=True, request_handler=MotoRequestHandler)

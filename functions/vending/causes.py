@@ -58,7 +58,7 @@ def _apart(skew_seconds: float) -> str:
 def _cause(error: VendingError, step: Step) -> str:
     match error:
         case CredentialNotFound():
-            return "there is no secret: never stored, deleted, or marked for deletion"
+            return "there is no secret, or no value in it: never stored, deleted, or marked for deletion"
         case CredentialMisconfigured() if error.detail.startswith(_HOSTS):
             return f"the host is not allowed: {error.detail} (the list is the parameter ImburseHosts)"
         case CredentialMisconfigured() if step == "identity":

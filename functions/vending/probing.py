@@ -100,7 +100,8 @@ class Probing:
         if event != {}:
             if not isinstance(event, dict) or event.keys() != {"credential"}:
                 raise ValueError("event: must be {} or have a credential and nothing else")
-            return {"credentials": self._probe([CredentialId.parse(event["credential"])], request_id, deadline)}
+            wanted = [CredentialId.parse(event["credential"])]
+            return {"credentials": self._probe(wanted, request_id, deadline, listed=False)}
         answer: dict[str, Any] = {}
         figures: dict[str, int] = {}
         known: list[CredentialId] = []
@@ -111,14 +112,16 @@ class Probing:
             self._logger.error("secrets cannot be listed", reason=code)  # noqa: TRY400 - the code says it all
             answer["unlisted"], figures["SecretsUnreadable"] = code, 1
         else:
-            answer["credentials"] = self._probe(known, request_id, deadline)
+            answer["credentials"] = self._probe(known, request_id, deadline, listed=True)
             answer["policy"] = policy = self._compare(known)
             figures["DanglingRules"], figures["UnreachedCredentials"] = map(len, policy.values())
         answer["stranger"] = self._ask_as_a_stranger(known, figures)
         self._metrics.probe_run(figures)
         return answer
 
-    def _probe(self, wanted: list[CredentialId], request_id: str, deadline: Deadline) -> dict[str, dict[str, Any]]:
+    def _probe(
+        self, wanted: list[CredentialId], request_id: str, deadline: Deadline, *, listed: bool
+    ) -> dict[str, dict[str, Any]]:
         from concurrent.futures import ThreadPoolExecutor, as_completed
 
         # By lot: when the time does not do for all, it is not always the same ones that are not asked.
@@ -131,7 +134,7 @@ class Probing:
                 return Finding("not asked", "no time was left; the next run draws lots anew"), None
             share = max(LEAST_SECONDS, min(MOST_SECONDS, left * AT_ONCE / (len(order) - number)))
             found = self._examine(credential, Deadline.after(share, deadline.clock), request_id)
-            return found, self._count(credential, found)
+            return found, self._count(credential, found, listed=listed)
 
         told: dict[str, dict[str, Any]] = {}
         with ThreadPoolExecutor(AT_ONCE, "probe") as pool:
@@ -147,9 +150,12 @@ class Probing:
             self._logger.error("unexpected error", error_type=type(exc).__name__, where=where(exc))  # noqa: TRY400
             return Finding("unhealthy", "a bug of the probe; its log says where", "internal_error")
 
-    def _count(self, credential: CredentialId, found: Finding) -> int | None:
-        """How often in a row it was found unhealthy. None for what is no credential: asked for by hand, and nothing there."""
-        if found.code == "credential_not_found":
+    def _count(self, credential: CredentialId, found: Finding, *, listed: bool) -> int | None:
+        """How often in a row it was found unhealthy. None for what is no credential: asked for by hand, and nothing there.
+
+        One that is listed is there: without a value its callers fail, which nobody would hear of if it did not count.
+        """
+        if found.code == "credential_not_found" and not listed:
             return None
         try:
             if found.state == "healthy":

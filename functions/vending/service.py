@@ -21,7 +21,7 @@ from imburse_auth.transport import Transport
 from vending import answer
 from vending.access.brake import Brake
 from vending.access.budget import Budgets
-from vending.access.caller import Caller
+from vending.access.caller import Caller, through
 from vending.access.policy import Policy
 from vending.access.proof import Proof, Prover
 from vending.books import Books, waste
@@ -49,12 +49,13 @@ MAX_BATCH_CHARACTERS = 4_500_000  # Lambda carries 6 MB; the answer is JSON with
 
 @dataclass(frozen=True)
 class Visit:
-    """One invocation: which door, its ids, and the time by which it must be answered."""
+    """One invocation: which door (and through which alias a direct one came), its ids, and when it must be answered."""
 
     door: Literal["api", "invoke"]
     request_id: str
     correlation_id: str
     deadline: Deadline
+    through: str | None = None
 
     @classmethod
     def of(
@@ -62,7 +63,8 @@ class Visit:
     ) -> Visit:
         """The visit behind a Lambda context. A correlation id that is not fit for a log or a header is not taken over."""
         seconds = context.get_remaining_time_in_millis() / 1000 - ANSWER_SECONDS
-        return cls(door, request_id, plain_correlation_id(correlation_id) or request_id, Deadline.after(seconds))
+        ids = request_id, plain_correlation_id(correlation_id) or request_id
+        return cls(door, *ids, Deadline.after(seconds), through(context.invoked_function_arn) if door == "invoke" else None)
 
 
 class Vending:
@@ -144,7 +146,9 @@ class Vending:
         Exactly one, but for a thaw that fails: it comes after its record, so a second one tells.
         """
         self._logger.append_keys(requestId=visit.request_id, correlation_id=visit.correlation_id)
-        record = AuditRecord(visit.request_id, visit.correlation_id, self._service, visit.door)
+        record = AuditRecord(
+            visit.request_id, visit.correlation_id, self._service, visit.door, through=visit.through
+        )
         effort = Effort()
         then: list[Callable[[], None]] = []
         try:
@@ -203,6 +207,7 @@ class Vending:
             return
         record.caller, record.source_ip, record.vpce = who.id, who.source_ip, who.vpce
         record.via = who.via if who.via != record.door else None
+        record.through = record.through if record.through != who.id else None
 
     def _operate(
         self,

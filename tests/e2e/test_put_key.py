@@ -16,7 +16,9 @@ from typing import Any
 import pytest
 import requests
 
+from imburse_auth.credential import CredentialId
 from local.demo_clients import lambda_client, secrets_client
+from local.rotation import Driver
 from local.serving import in_background
 from local.stack import REGION, STACK_NAME, LocalStack, StackSettings
 from tests.fakes import secret
@@ -132,6 +134,22 @@ def test_a_key_is_typed_in_and_vending_uses_it_as_soon_as_the_old_one_is_gone(st
     assert json.loads(verified.stdout)["records"] >= 2
     shown = run(folder, "audit", "show", log, "--credential", NAME, "--json")
     assert [row["caller"] for row in json.loads(shown.stdout)["rows"]][:2] == ["alias/settlement-job"] * 2
+
+
+def test_a_key_that_is_stored_after_a_rotation_takes_the_place_of_the_one_it_made(
+    stack: LocalStack, folder: Path
+) -> None:
+    rotated = Driver(
+        lambda_client(stack.lambda_url, REGION), secrets_client(stack.moto_url, REGION), say=lambda _: None
+    ).rotate(CredentialId.parse(NAME))
+    file = folder / "tenant-a.secret.json"
+    new = new_key(stack)
+    file.write_text(json.dumps(new))
+    file.chmod(0o600)
+    done = run(folder, "put-key", NAME, "--from-file", str(file), "--local", "--json")
+    assert json.loads(done.stdout)["previousPublicKey"] == rotated, done.stdout
+    assert current(stack)["publicKey"] == new["publicKey"]
+    assert current(stack, "AWSPREVIOUS")["publicKey"] == rotated
 
 
 def log_has(path: str, count: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -383,3 +384,17 @@ def test_show_says_when_lines_could_not_be_read(history: Path) -> None:
         file.write('{"event": "audit", "caller": \n')
     result = CliRunner().invoke(app, ["show", str(history), "--caller", REFUNDS])
     assert "1 lines begin like a record and cannot be read" in result.stderr
+
+
+def test_no_record_is_hidden_by_one_of_a_made_up_environment_that_calls_it_void(tmp_path: Path) -> None:
+    (line,) = trail(vend(1, 0))
+    made_up = {
+        "event": "audit",
+        "environment": "0" * 32,
+        "sequence": 1,
+        "instead": [hashlib.sha256(line.encode()).hexdigest()],
+    }
+    log = tmp_path / "vend.log"
+    log.write_text(f"{line}\n{json.dumps(made_up)}\n")
+    shown = json.loads(run("show", str(log), "--credential", "sandbox/tenant-a", "--json").output)
+    assert [row["caller"] for row in shown["rows"]] == [ORDERS]

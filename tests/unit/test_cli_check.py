@@ -54,6 +54,7 @@ def test_nothing_is_wrong_with_a_good_header() -> None:
         (GOOD.replace(str(NOW), f"{NOW}123"), "timestamp", "milliseconds"),
         (GOOD.replace(str(NOW), f"{NOW}123456"), "timestamp", "microseconds"),
         (GOOD.replace(str(NOW), f"{NOW}.5"), "timestamp", "whole"),
+        (GOOD.replace(str(NOW), "2023-11-14T22:13:20Z"), "timestamp", "whole"),
         (GOOD.replace(str(NOW), "²"), "timestamp", "whole"),
         (GOOD.replace(str(NOW), "9" * 5000), "timestamp", "whole"),
         (GOOD.replace(str(NOW), str(NOW - 400)), "timestamp", "too old"),
@@ -136,6 +137,8 @@ def test_the_right_recipe_is_recognised() -> None:
         (lambda: b64(mac(f"{PUBLIC.upper()}:{NONCE}:{TIME}:")), "upper case"),
         (lambda: b64(mac(f"Hmac {HEAD}:")), "`Hmac ` was signed too"),
         (lambda: b64(mac(f"{PUBLIC}{NONCE}{TIME}:")), "without colons"),
+        (lambda: b64(mac(f"{{{PUBLIC}}}:{{{NONCE}}}:{{{TIME}}}:")), "braces of each part"),
+        (lambda: b64(mac(f"{HEAD}:{{}}")), "hash was signed in braces"),
         (lambda: b64(hmac.digest((HEAD + ":").encode(), KEY, "sha256")), "changed places"),
         (lambda: b64(mac(HEAD + ":", how="sha512")), "HMAC-SHA-512"),
         (lambda: b64(mac(HEAD + ":", how="sha1")), "HMAC-SHA-1"),
@@ -210,3 +213,13 @@ def test_bytes_that_are_no_text_are_a_finding_and_no_bug(noise: str) -> None:
 @pytest.mark.parametrize("header", ["", "  ", "-"])
 def test_nothing_to_check_is_called_wrongly(header: str) -> None:
     assert run("check", header).code == 2
+
+
+@pytest.mark.parametrize("minutes", [15, 30, 45, 75])
+def test_a_quarter_of_an_hour_is_late_and_no_time_zone(minutes: int) -> None:
+    assert "too old" in wrongs(GOOD, now=NOW + minutes * 60)["timestamp"]
+
+
+def test_a_written_time_has_colons_of_its_own_and_is_not_blamed_on_the_nonce() -> None:
+    for time_ in ("2023-11-14T22:13:20Z", "2023-11-14T22:13:20.123+01:00"):
+        assert set(wrongs(GOOD.replace(str(NOW), time_))) == {"timestamp"}

@@ -152,6 +152,12 @@ def test_what_needs_the_network_is_not_tried_without_it(world: World) -> None:
     ("failure", "code", "says"),
     [
         (VendingFailed("refused_by_aws", "API Gateway, AccessDeniedException: IAM", status=403), 3, "ApiCallerPolicy"),
+        (VendingFailed("refused_by_aws", "API Gateway, MissingAuthenticationTokenException: no"), 3, "outputs: ApiUrl"),
+        (VendingFailed("refused_by_aws", "Lambda, ResourceNotFoundException: no such alias"), 3, "outputs: ApiUrl"),
+        (VendingFailed("refused_by_aws", "API Gateway, InvalidSignatureException: wrong"), 3, "--region"),
+        (VendingFailed("refused_by_aws", "API Gateway, UnrecognizedClientException: no"), 3, "of the account"),
+        (VendingFailed("refused_by_aws", "Lambda, ExpiredTokenException: see"), 3, "sso login"),
+        (VendingFailed("refused_by_aws", "Lambda, KMSDisabledException: see"), 3, "AWS documentation"),
         (VendingFailed("not_authorized", "no", status=403), 3, "nobody vouches"),
         (VendingFailed("unexpected_answer", "the answer is not the vending machine's", status=404), 1, "ApiUrl"),
         (VendingFailed("unreachable", "no answer", retryable=True), 4, "try again"),

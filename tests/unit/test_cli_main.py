@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from unittest import mock
 
 import pytest
+import typer
 from botocore.exceptions import ClientError, ConnectTimeoutError
 from typer.testing import CliRunner
 
@@ -119,3 +121,43 @@ def test_no_key_that_cannot_be_used_is_repeated(command: list[str], where: str) 
     done = run(*command, stdin=content)
     assert done.code == 1
     assert "CANARY" not in done.text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["token"], "CREDENTIAL"),
+        (["token", "tenant-a"], "<environment>/<name>"),
+        (["token", "sandbox/tenant-a", "--count", "0"], "--count"),
+        (["call", "GET", "/v1", "sandbox/tenant-a", "--nonsense"], "--nonsense"),
+        (["nonsense"], "nonsense"),
+    ],
+)
+def test_with_json_a_wrong_call_is_told_in_json_too(arguments: list[str], says: str) -> None:
+    done = run(*arguments, "--json")
+    assert (done.code, done.err) == (2, "")
+    document = json.loads(done.out)
+    assert says in document["error"]
+    assert document["next"].endswith("--help")
+
+
+def test_with_json_the_exit_codes_are_the_same() -> None:
+    assert run("check", "nonsense", "--json").code == 1
+    assert run("when", "1614350382", "--json").code == 0
+    with mock.patch("imburse_vending.when.read", side_effect=typer.Abort):
+        assert (run("when", "--json").code, run("when").code) == (1, 1)
+
+
+def test_a_disk_that_is_full_is_no_bug() -> None:
+    with (
+        mock.patch.object(door, "source_of", return_value=FakeSource()),
+        mock.patch("imburse_vending.get_token.written", side_effect=OSError(errno.ENOSPC, "No space left on device")),
+    ):
+        done = run("token", "sandbox/tenant-a")
+    assert (done.code, done.err) == (1, "error: this machine does not do it: No space left on device\n")
+
+
+@pytest.mark.parametrize("command", ["when", "whoami", "doctor"])
+def test_what_may_be_left_out_is_in_one_pair_of_brackets(command: str) -> None:
+    usage = CliRunner().invoke(app, [command, "--help"], terminal_width=120).output
+    assert "[[" not in usage

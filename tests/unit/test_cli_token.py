@@ -92,6 +92,12 @@ def test_a_terminal_is_told_that_it_keeps_the_token_and_a_pipe_is_not(source: Fa
     assert run("token", "sandbox/tenant-a").err == ""
 
 
+def test_a_terminal_sees_what_is_waited_for_and_a_pipe_does_not(source: FakeSource) -> None:
+    source.outcomes = [[vended()] * 5, [vended()]]
+    assert "vending 5" in run("token", "sandbox/tenant-a", "--count", "5", "--as", "json", terminal=True).err
+    assert run("token", "sandbox/tenant-a").err == ""
+
+
 def test_fewer_than_asked_for_are_printed_and_the_exit_code_says_so(source: FakeSource) -> None:
     done = run("token", "sandbox/tenant-a", "--count", "3", "--as", "json")
     assert len(json.loads(done.out)) == 1

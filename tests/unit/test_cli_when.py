@@ -85,3 +85,8 @@ def test_people_see_utc_and_local_time() -> None:
     assert done.code == 0
     assert "Fri 26 February 2021 14:39:42" in done.out
     assert "ago" in done.out
+
+
+def test_a_negative_number_is_a_timestamp_that_is_wrong_and_no_option() -> None:
+    done = run("when", "-5")
+    assert (done.code, "TIMESTAMP: must be" in done.err) == (2, True)

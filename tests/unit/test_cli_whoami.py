@@ -76,6 +76,34 @@ def test_with_a_token_of_its_own_it_asks_imburse(body: bytes, status: int, code:
     assert send.call_args.args[1:] == ("GET", "/v1/identity/me")
 
 
+def test_a_role_may_prove_itself_to_a_function_to_see_what_a_credential_reaches() -> None:
+    with (
+        mock.patch.object(door, "source_of", return_value=FakeSource()) as source_of,
+        mock.patch.object(
+            imburse_call, "send", return_value=Reply(200, "", {}, b'{"accounts": [], "tenants": []}', 0.1)
+        ),
+    ):
+        run("whoami", "sandbox/tenant-a", "--vend", "--function", f"{FUNCTION}:live", "--prove")
+    assert source_of.call_args.args[2] == f"{FUNCTION}:live"
+    assert source_of.call_args.kwargs == {"prove": True}
+
+
+def test_without_a_local_stack_something_is_not_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = run("whoami", "--local")
+    assert (done.code, "make serve" in done.err) == (2, True)
+
+
+def test_a_region_may_be_in_aws_region_as_for_the_aws_cli(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("AWS_DEFAULT_REGION")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_REGION", "eu-north-1")
+    assert Place.of().session().region_name == "eu-north-1"
+    assert Place.of(region="eu-west-3").session().region_name == "eu-west-3"
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
+    assert Place.of().session().region_name == "eu-west-1"
+
+
 def test_a_function_cannot_be_asked_for_an_identity() -> None:
     done = run("whoami", "sandbox/tenant-a", "--function", "vend:job")
     assert (done.code, "--vend" in done.err) == (2, True)

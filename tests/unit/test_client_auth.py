@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import io
+import pickle
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from unittest import mock
 
 import pytest
 import requests
+from requests.adapters import HTTPAdapter
 
-from imburse_auth.client import Misdirected, VendedAuth, VendedSession, VendingFailed
+from imburse_auth.client import ApiSource, Misdirected, VendedAuth, VendedSession, VendingFailed, sources
 from tests.client_wire import CREDENTIAL, ME, SPENT, CountingSource, Wire, failing, reply, unauthorized
 from tests.fakes import BASE_URL, NOW, Clock
 
@@ -416,3 +421,31 @@ def test_no_path_leads_the_session_elsewhere(wire: Wire, source: CountingSource,
 def test_a_credential_that_is_no_id_is_refused_at_once(credential: str) -> None:
     with pytest.raises(ValueError, match="credential"):
         VendedAuth(credential)
+
+
+# Copies
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda session: pickle.loads(pickle.dumps(session))])
+def test_a_copied_session_sends_tokens_of_its_own(copied: Callable[[VendedSession], VendedSession]) -> None:
+    source = CountingSource()
+    with mock.patch.object(sources, "source_from_env", return_value=source):
+        first = VendedSession(CREDENTIAL, ahead=3, timeout_seconds=7)
+        wire = Wire()
+        first.mount(BASE_URL, wire)
+        first.get("/v1")
+        first.mount(BASE_URL, HTTPAdapter())  # a wire is none that can be pickled
+        second = copied(first)
+        for session in (first, second):
+            session.mount(BASE_URL, wire)
+            session.get("/v1")
+            session.get("/v1")
+    assert len(set(wire.tokens)) == 5
+
+
+def test_a_source_that_was_given_goes_into_a_deep_copy_without_its_connections() -> None:
+    source = ApiSource("https://vending.test", region="eu-west-1")
+    source._http.get()
+    copied = copy.deepcopy(VendedAuth(CREDENTIAL, source))
+    assert isinstance(copied._supply._own_source, ApiSource)
+    assert not copied._supply._own_source._http._made

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import anyio
@@ -113,6 +114,51 @@ def test_any_401_is_tried_again_if_the_token_ran_out_on_its_way(ask: Ask) -> Non
 
     ask.script = [slow]
     assert ask().status_code == 200
+
+
+class Pieces(httpx.SyncByteStream, httpx.AsyncByteStream):
+    """A body without a Content-Length, as an answer in chunks has it."""
+
+    def __init__(self, *pieces: bytes, error: Exception | None = None) -> None:
+        self.pieces, self.error, self.closed = pieces, error, False
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield from self.pieces
+        if self.error is not None:
+            raise self.error
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for piece in self:
+            yield piece
+
+    def close(self) -> None:
+        self.closed = True
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+
+def test_a_spent_token_is_replaced_if_the_answer_comes_in_chunks(ask: Ask) -> None:
+    body = Pieces(*json.dumps(SPENT[1]).encode().partition(b"ACCESS"))
+    ask.script = [httpx.Response(401, stream=body)]
+    response = ask()
+    assert (response.status_code, len(response.history), body.closed) == (200, 1, True)
+    assert response.history[0].json() == SPENT[1]
+
+
+@pytest.mark.parametrize("headers", [{}, {"Content-Length": "99999"}])
+def test_a_long_401_is_not_tried_again_and_is_still_whole(ask: Ask, headers: dict[str, str]) -> None:
+    body = Pieces(*[b"x" * 33_333] * 3)
+    ask.script = [httpx.Response(401, stream=body, headers=headers)]
+    response = ask()
+    assert (response.status_code, len(response.content), body.closed) == (401, 99_999, True)
+
+
+def test_a_401_that_breaks_off_is_httpxs_own_error_and_names_its_request(ask: Ask) -> None:
+    ask.script = [httpx.Response(401, stream=Pieces(b"{", error=httpx.ReadError("gone")))]
+    with pytest.raises(httpx.ReadError) as caught:
+        ask()
+    assert str(caught.value.request.url) == ME
 
 
 @pytest.mark.parametrize("status", [400, 403, 429, 503])

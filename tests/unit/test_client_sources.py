@@ -310,6 +310,19 @@ def test_without_a_region_nothing_is_sent(monkeypatch: pytest.MonkeyPatch) -> No
     assert (failure.code, "AWS_REGION" in failure.detail) == ("no_aws_credentials", True)
 
 
+def test_a_region_may_be_in_aws_region_which_botocore_does_not_read(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("AWS_DEFAULT_REGION", raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_REGION", "eu-north-1")
+    api = Api(reply(200, answer()), session=boto3.Session("AKID", "secret"))
+    api.source.tokens(CREDENTIAL)
+    assert "/eu-north-1/execute-api/" in api.wire.sent[0].headers["Authorization"]
+    source = InvokeSource("vend:job", session=boto3.Session("AKID", "secret"))
+    assert source._client.get().meta.region_name == "eu-north-1"
+
+
 def test_the_environment_does_not_decide_what_is_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     netrc = tmp_path / "netrc"
     netrc.write_text("default login user password word\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import textwrap
 from concurrent.futures import ThreadPoolExecutor
@@ -132,3 +133,11 @@ def test_the_example_in_its_documentation_is_a_test_that_passes(fake_vending: Fa
     exec(in_conftest + in_test, names)
     assert names["fake_vending"] is testing.fake_vending
     names["test_a_payout_is_asked_for_once"](fake_vending)
+
+
+@pytest.mark.parametrize(
+    "body", [b"abc", bytearray(b"abc"), memoryview(b"abc"), "abc", io.BytesIO(b"abc"), iter([b"a", b"bc"])]
+)
+def test_whatever_requests_takes_for_a_body_is_a_body_here(body: Any, fake_vending: FakeVending) -> None:  # noqa: F811
+    requests.post(f"{fake_vending.base_url}/v1", data=body, auth=VendedAuth("sandbox/tenant-a"), timeout=5)
+    assert fake_vending.calls[0].body == b"abc"

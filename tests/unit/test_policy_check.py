@@ -13,6 +13,7 @@ from tests.policies import ELSEWHERE, QUESTIONS, SCHEMA
 
 ROLE = f'principal == Caller::"arn:aws:iam::{ACCOUNT}:role/orders"'
 HOSTS = ["sandbox", "production"]
+BUT_NOBODY = 'unless { principal == Caller::"alias/live" }'
 
 
 def found(text: str) -> list[Finding]:
@@ -197,12 +198,39 @@ def test_a_permit_that_is_wide_open_is_a_warning_that_names_what_is(rule: str, s
     [
         "forbid (principal, action, resource)",
         f'permit (principal, action == Action::"vend", resource in Environment::"sandbox") when {{ {ROLE} }}',
-        f'permit (principal in Account::"{ACCOUNT}", action == Action::"vend", resource in Environment::"sandbox")',
+        f'permit (principal in Account::"{ACCOUNT}", action == Action::"vend", resource in Environment::"sandbox") {BUT_NOBODY}',
         f'permit ({ROLE}, action == Action::"vend", resource) when {{ resource in Environment::"sandbox" }}',
     ],
 )
 def test_a_forbid_and_a_permit_that_its_condition_narrows_are_not_wide_open(rule: str) -> None:
     assert found(f'@id("a") {rule};') == []
+
+
+@pytest.mark.parametrize("kind", ["isIpv4", "isIpv6", "isLoopback", "isMulticast"])
+def test_a_permit_for_any_caller_with_an_address_of_some_kind_is_wide_open(kind: str) -> None:
+    when = f"when {{ context has sourceIp && context.sourceIp.{kind}() }}"
+    rule = f'permit (principal, action == Action::"vend", resource == Credential::"sandbox/a") {when}'
+    assert "open to any caller" in only(f'@id("a") {rule};').problem
+
+
+def test_a_permit_that_names_no_caller_and_is_not_seen_through_is_not_called_fine() -> None:
+    rule = 'permit (principal, action == Action::"vend", resource == Credential::"sandbox/a") when { context.count * 2 == 1 }'
+    assert "cannot be seen" in only(f'@id("a") {rule};').problem
+
+
+@pytest.mark.parametrize("who", [f'principal in Account::"{ACCOUNT}"', 'principal == Caller::"alias/live"'])
+@pytest.mark.parametrize(
+    "what",
+    [
+        'action == Action::"vend", resource == Credential::"sandbox/a"',
+        'action == Action::"operate", resource == System::"vending"',
+    ],
+)
+def test_a_permit_for_the_alias_of_nobody_is_a_warning(who: str, what: str) -> None:
+    finding = only(f'@id("a") permit ({who}, {what});')
+    assert (finding.level, "lets in alias/live" in finding.problem) == ("warning", True)
+    through_proof = f'@id("a") permit ({who}, {what}) when {{ context.via == "proof" }};'
+    assert not any("alias/live, which is nobody" in finding.problem for finding in found(through_proof))
 
 
 def test_a_rule_needs_an_id_and_one_of_its_own() -> None:

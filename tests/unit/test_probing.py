@@ -198,6 +198,21 @@ def test_a_credential_that_does_not_exist_is_told_and_makes_no_metric(
     assert bench.machine.table.items == {}
 
 
+def test_a_listed_secret_without_a_value_counts_as_unhealthy_so_that_its_alarm_rings(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    get = bench.machine.aws.get_secret_value
+
+    def nothing_in_a(**arguments: Any) -> dict[str, Any]:
+        if arguments["SecretId"].endswith("/tenant-a"):
+            raise aws_error("ResourceNotFoundException")
+        return get(**arguments)
+
+    bench.machine.aws.get_secret_value = nothing_in_a  # type: ignore[method-assign]
+    assert [bench.run()["credentials"][A]["unhealthyInARow"] for _ in range(2)] == [1, 2]
+    assert metrics(capsys.readouterr().out)["UnhealthyInARow"] == 2
+
+
 # The clock and the age
 
 

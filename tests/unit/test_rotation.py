@@ -93,7 +93,8 @@ class TestAKey:
     def test_is_made_by_the_credential_that_manages_it(self) -> None:
         world = World(managedBy="sandbox/admin")
         world.add("sandbox/admin", secret(publicKey="admin", tenantId=None, roles=["account-admin"]))
-        world.imburse.keys.revoke("original")  # it could not make one itself
+        world.imburse.keys.revoke("original")
+        world.add("sandbox/tenant-a", world.original | {"roles": ["tenant-app-read"]})  # it could not make one itself
         world.rotate(token())
         assert world.current() in world.accepted()
 
@@ -204,7 +205,7 @@ class TestSteps:
             with pytest.raises(RotationFailed, match="createSecret comes first"):
                 world.step(step, token())
 
-    @pytest.mark.parametrize("changed", [{"publicKey": "typed"}, {"poolMin": 3}])
+    @pytest.mark.parametrize("changed", [{"publicKey": "typed"}, {"poolMin": 3, "poolMax": 9}])
     def test_do_not_undo_what_somebody_stored_since_the_new_key_was_made(
         self, world: World, changed: dict[str, Any]
     ) -> None:

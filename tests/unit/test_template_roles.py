@@ -281,6 +281,13 @@ def test_the_probe_may_count_in_its_own_items_and_reads_and_writes_no_token(stac
         assert judge(statements, f"dynamodb:{operation}", TABLE, PROBES_ITEM) == "silent"
 
 
+def test_rotations_notes_which_have_keys_deleted_are_for_rotate_alone(stack: Stack) -> None:
+    notes = {"dynamodb:LeadingKeys": "rotation"}
+    for operation in ITEMS:
+        may = {r for r in GRANTED if judge(stack.statements(r), f"dynamodb:{operation}", TABLE, notes) == "Allow"}
+        assert may == {"RotateRole"}, operation
+
+
 def test_only_the_probe_may_ask_vend_as_nobody_and_it_may_ask_as_nobody_else(stack: Stack) -> None:
     may = {role for role in GRANTED if judge(stack.statements(role), "lambda:InvokeFunction", NOBODY) == "Allow"}
     assert may == {"ProbeRole"}

@@ -57,6 +57,14 @@ def from_invoke(invoked_function_arn: str) -> Caller:
     return Caller(f"alias/{match['qualifier']}", match["account"], "invoke")
 
 
+def through(invoked_function_arn: str) -> str | None:
+    """The alias that was invoked, whoever came through it; None if it was none."""
+    try:
+        return from_invoke(invoked_function_arn).id
+    except NotAuthorized:
+        return None
+
+
 def from_sts(arn: str) -> Caller:
     """The principal whose signature STS verified, named as through the API. Raises ValueError if the ARN is no principal's."""
     return Caller(*_principal(arn), "proof")

@@ -39,6 +39,7 @@ class AuditRecord:
 
     Fields are filled in as a visit goes on; what is still None when it ends was never known. Tokens stand in it by their
     SHA-256 and expiry, a caller's proof by the SHA-256 of its signature, and `via` is "proof" once STS has confirmed it.
+    `through` is the alias that was invoked, where the caller is another or was never known.
     """
 
     request_id: str
@@ -46,6 +47,7 @@ class AuditRecord:
     function: str
     door: str
     caller: str | None = None
+    through: str | None = None
     via: str | None = None
     proof: str | None = None
     source_ip: str | None = None
@@ -86,6 +88,7 @@ class AuditTrail:
             "function": record.function,
             "door": record.door,
             "caller": record.caller,
+            "through": record.through,
             "via": record.via,
             "proof": record.proof,
             "sourceIp": record.source_ip,

@@ -2,7 +2,7 @@
 
 | item | pk | sk | attributes |
 |---|---|---|---|
-| intent | `rotation` | `intent#<credential>` | name, account, tenant; before (public keys, as JSON), posts, posted_at, instead_of |
+| intent | `rotation` | `intent#<credential>` | name, account, tenant; before and made (as JSON), posts, posted_at, instead_of |
 | retired key | `rotation` | `retired#<credential>#<public key>` | credential, public_key, account, tenant; retired_at |
 
 Times are in whole seconds since the epoch. Neither has a `ttl`: they go when what they stand for is done.
@@ -27,7 +27,8 @@ class Intent:
 
     `before` are the keys that the tenant had then, which are nobody's orphans. `posts` is how many keys may have been made
     under it, beyond those that were deleted again, and `posted_at` when the last was asked for. `instead_of` is the version
-    that was current then, whose place the key is to take; empty while none was asked for.
+    that was current then, whose place the key is to take; empty while none was asked for. `made` are those of them whose answer
+    came: each that is stored is among them, so a key that somebody stores by hand is not taken for one of ours.
     """
 
     credential: CredentialId
@@ -38,6 +39,7 @@ class Intent:
     posts: int
     posted_at: int
     instead_of: str = ""
+    made: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ class Notes:
                 "posts": intent.posts,
                 "posted_at": intent.posted_at,
                 "instead_of": intent.instead_of,
+                "made": json.dumps(sorted(intent.made)),
             }
         )
 
@@ -130,7 +133,8 @@ def _intent(item: Item) -> Intent:
         before=frozenset(json.loads(str(item["before"]))),
         posts=int(item["posts"]),
         posted_at=int(item["posted_at"]),
-        instead_of=str(item.get("instead_of", "")),
+        instead_of=str(item["instead_of"]),
+        made=frozenset(json.loads(str(item["made"]))),
     )
 
 

@@ -51,7 +51,7 @@ class Orphans:
         """
         listed = self.keys.list()
         staged = self.versions.public_keys()
-        stored = staged.keys() - intent.before
+        stored = (staged.keys() & intent.made) - intent.before
         suspects = {
             key.public_key
             for key in listed

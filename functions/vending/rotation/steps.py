@@ -25,7 +25,7 @@ from imburse_auth.errors import (
     UpstreamUnavailable,
     VendingError,
 )
-from imburse_auth.key_management import ListedKey, MadeKey
+from imburse_auth.key_management import CALL_SECONDS, ListedKey, MadeKey
 from imburse_auth.retry import Deadline, retrying
 from vending.rotation.diary import Diary
 from vending.rotation.lease import Leases, RotationFailed
@@ -60,6 +60,7 @@ class Steps:
             if self._done(versions, token) or versions.pending(token) is not None:
                 return "the new key is stored already"
             current = versions.current()
+            self._prove_managed(credential, current.api_key, prolong, deadline, diary.request_id)
             orphans = self._orphans(credential, current.api_key, versions, diary, prolong, deadline)
             members = _Making(credential, current, orphans).stored_members(deadline, sleep=self.sleep)
             prolong()  # whoever had the lease since would have taken the key for an orphan
@@ -101,8 +102,7 @@ class Steps:
                 # version: Secrets Manager would take that for this rotation, unfinished, and make the old key current.
                 versions.settle(token)
             intent = self.notes.intent(credential)
-            if intent is not None:
-                api_key = versions.current().api_key
+            if intent is not None and _is_of(intent, api_key := versions.current().api_key):
                 self._tidy(intent, self._orphans(credential, api_key, versions, diary, prolong, deadline))
             return "the new key is in use"
 
@@ -120,6 +120,12 @@ class Steps:
             now = self.notes.intent(intent.credential)
             if now is not None:
                 api_key = versions.current().api_key
+                if not _is_of(now, api_key):
+                    self.notes.fulfil(now.credential)  # told once: no later run could do it either
+                    raise RotationFailed(
+                        "tenantId: the credential is another tenant's by now, and a key named"
+                        f" {now.name} may be left over at {now.tenant_id}: delete it by hand"
+                    )
                 self._tidy(now, self._orphans(now.credential, api_key, versions, diary, prolong, deadline))
 
     def _tidy(self, intent: Intent, orphans: Orphans) -> None:
@@ -158,22 +164,45 @@ class Steps:
         return CURRENT in has
 
     def _check_place(self, credential: CredentialId, current: Version) -> None:
-        """Raise RotationFailed if the current version is not the one that the new key was made from.
+        """Raise RotationFailed unless the new key was made here, from the version that is current.
 
-        Somebody stored a key, or changed another member, in the meantime: the new version would silently undo that.
+        Somebody stored a key, or changed another member, in the meantime: the new version would silently undo that. And what
+        was never seen to be this credential's key must not be taken down as replaced, since that has it deleted.
         """
         intent = self.notes.intent(credential)
-        if intent is not None and intent.instead_of not in ("", current.id):
+        if intent is None or intent.instead_of != current.id:
             raise RotationFailed(
-                "AWSCURRENT: is on another version than when the new key was made, and would be lost: take AWSPENDING off"
+                "AWSCURRENT: is not on the version that the new key was made from, which would be lost: take AWSPENDING off"
                 " the version of this rotation, and rotate anew"
             )
+
+    def _prove_managed(
+        self,
+        credential: CredentialId,
+        api_key: ApiKey,
+        prolong: Callable[[], None],
+        deadline: Deadline,
+        correlation_id: str,
+    ) -> None:
+        """Let the key in use show whose it is, before another credential's token makes one like it.
+
+        Whoever may write this one secret could else name any tenant of the account in it, and be given a key of that tenant.
+        """
+        if api_key.managed_by is not None:
+            prolong()
+            soon = Deadline.after(min(CALL_SECONDS, deadline.remaining_seconds()), deadline.clock)
+            self.vendor.prove(credential, api_key, deadline=soon, correlation_id=correlation_id)
 
     def _pending(self, versions: Versions, token: str) -> Version:
         pending = versions.pending(token)
         if pending is None:
             raise RotationFailed("ClientRequestToken: that version has no value: createSecret comes first")
         return pending
+
+
+def _is_of(intent: Intent, api_key: ApiKey) -> bool:
+    """Whether the key is of the intent's tenant still: at another one, a key of the same name is nobody's orphan."""
+    return (api_key.account_id, api_key.tenant_id) == (intent.account_id, intent.tenant_id)
 
 
 @dataclass(frozen=True)
@@ -215,6 +244,7 @@ class _Making:
             raise
         members = self._members(made, roles, listed)
         self.orphans.diary.made(self.credential, made.public_key)
+        self.orphans.notes.intend(replace(asked, made=asked.made | {made.public_key}))
         return members
 
     def _clean(self) -> tuple[Intent, tuple[ListedKey, ...]]:
@@ -237,6 +267,11 @@ class _Making:
         """The secret's roles, or if it does not tell, those that Imburse lists for the key in use."""
         api_key = self.current.api_key
         theirs = next((key.roles for key in listed if key.public_key == api_key.public_key), None)
+        more = sorted(set(api_key.roles or ()) - set(theirs or ()))
+        if api_key.managed_by is not None and more:
+            raise CredentialMisconfigured(
+                f"roles: with managedBy, must be roles that Imburse lists for the key in use, not {', '.join(more)}"
+            )
         return api_key.roles or theirs or ()
 
     def _members(self, made: MadeKey, roles: tuple[str, ...], listed: tuple[ListedKey, ...]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from imburse_auth.client.patience import (
     READ_TIMEOUT_SECONDS,
     Patience,
     PerProcess,
+    region_of,
 )
 from imburse_auth.client.vended import Vended
 from imburse_auth.credential import CredentialId
@@ -106,7 +107,7 @@ class ApiSource:
         from botocore.exceptions import BotoCoreError
 
         session = self._session.get()
-        region = self._region or session.region_name
+        region = self._region or region_of(session)
         if not region:
             raise VendingFailed("no_aws_credentials", "no AWS region is set: AWS_REGION, or region=")
         headers = {"Accept": "application/json", "Accept-Encoding": "identity"}

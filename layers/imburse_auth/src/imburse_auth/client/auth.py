@@ -153,6 +153,9 @@ class VendedSession(requests.Session):
     Options as for VendedAuth, besides `timeout_seconds`, which holds where a request names none. Raises as VendedAuth does.
     """
 
+    # What requests takes along into a copy.
+    __attrs__ = [*requests.Session.__attrs__, "_timeout_seconds", "_vended"]  # noqa: RUF012
+
     def __init__(
         self,
         credential: str | CredentialId,
@@ -189,7 +192,7 @@ def _position(body: Any) -> int | None:  # noqa: ANN401 - whatever requests take
 def _rewound(request: requests.PreparedRequest, position: int | None) -> bool:
     """Whether the body can be sent again; a file then stands where it stood at first."""
     body: Any = request.body
-    if body is None or isinstance(body, (bytes, str, bytearray)):
+    if body is None or isinstance(body, (bytes, str, bytearray, memoryview)):
         return True
     if position is None:
         return False

@@ -12,8 +12,9 @@ from typing import Any
 import anyio.to_thread
 import httpx
 
+from imburse_auth.client.httpx_peek import apeek, peek
 from imburse_auth.client.sources import Source
-from imburse_auth.client.spent import MAX_BODY_BYTES, SPENT_CODES, is_spent
+from imburse_auth.client.spent import SPENT_CODES, is_spent
 from imburse_auth.client.supply import Held, Misdirected, TokenSupply, check_origin, origin
 from imburse_auth.credential import CredentialId
 
@@ -62,11 +63,9 @@ class HttpxVendedAuth(httpx.Auth):
         request.extensions = {**request.extensions, "trace": _guarded(held, request.extensions.get("trace"))}
         resendable = isinstance(request.stream, httpx.ByteStream)
         response = yield request
-        if resendable and self._may_be_spent(response, held):
-            response.read()
-            if self._is_spent(response, held):
-                self._put_token(response.request, held)
-                yield response.request
+        if resendable and _refused(response, held) and peek(response) and self._is_spent(response, held):
+            self._put_token(response.request, held)
+            yield response.request
 
     async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
         """As httpx.AsyncClient calls it. Raises VendingFailed or Misdirected."""
@@ -74,11 +73,9 @@ class HttpxVendedAuth(httpx.Auth):
         request.extensions = {**request.extensions, "trace": _async_guarded(held, request.extensions.get("trace"))}
         resendable = isinstance(request.stream, httpx.ByteStream)
         response = yield request
-        if resendable and self._may_be_spent(response, held):
-            await response.aread()
-            if self._is_spent(response, held):
-                await anyio.to_thread.run_sync(self._put_token, response.request, held)
-                yield response.request
+        if resendable and _refused(response, held) and await apeek(response) and self._is_spent(response, held):
+            await anyio.to_thread.run_sync(self._put_token, response.request, held)
+            yield response.request
 
     def _put_token(self, request: httpx.Request, replacing: Held | None = None) -> Held:
         held = self._supply.take() if replacing is None else self._supply.replacement(replacing)
@@ -92,20 +89,13 @@ class HttpxVendedAuth(httpx.Auth):
         request.headers.update(held.vended.headers)
         return held
 
-    def _may_be_spent(self, response: httpx.Response, held: Held) -> bool:
-        length = response.headers.get("Content-Length", "")
-        return (
-            response.status_code == 401
-            and origin(str(response.request.url)) == origin(held.vended.base_url)
-            # The answer may be one that the caller streams: only a short one is read here, and can still be read there.
-            and length.isascii()
-            and length.isdigit()
-            and int(length[:10]) <= MAX_BODY_BYTES
-        )
-
     def _is_spent(self, response: httpx.Response, held: Held) -> bool:
         past_expiry = held.until_seconds <= self._clock()
         return is_spent(response.status_code, response.content, codes=self._spent_codes, past_expiry=past_expiry)
+
+
+def _refused(response: httpx.Response, held: Held) -> bool:
+    return response.status_code == 401 and origin(str(response.request.url)) == origin(held.vended.base_url)
 
 
 # httpx builds the request that follows a redirect itself and asks no auth about it, but passes it the extensions of the first.

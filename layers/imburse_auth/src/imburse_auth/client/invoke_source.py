@@ -16,6 +16,7 @@ from imburse_auth.client.patience import (
     READ_TIMEOUT_SECONDS,
     Patience,
     PerProcess,
+    region_of,
 )
 from imburse_auth.client.vended import Vended
 from imburse_auth.credential import CredentialId
@@ -101,7 +102,8 @@ def _client(function: str, session: boto3.Session | None) -> LambdaClient:
         max_pool_connections=32,
     )
     arn = _ARN.fullmatch(function)
-    return (session or boto3.Session()).client("lambda", region_name=arn[1] if arn else None, config=config)
+    session = session or boto3.Session()
+    return session.client("lambda", region_name=arn[1] if arn else region_of(session), config=config)
 
 
 def _raised(payload: object) -> VendingFailed:

@@ -8,9 +8,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from secrets import SystemRandom
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from imburse_auth.client.failed import VendingFailed
+
+if TYPE_CHECKING:
+    import boto3
 
 PATIENCE_SECONDS = 10.0
 CONNECT_TIMEOUT_SECONDS = 3.0
@@ -58,16 +61,25 @@ def _passes(failure: VendingFailed) -> bool:
     return failure.retryable and (failure.status in (429, 503) or failure.code == "unreachable")
 
 
+def region_of(session: boto3.Session) -> str | None:
+    """The session's region, or else AWS_REGION, which botocore does not read and containers on AWS have."""
+    return session.region_name or os.environ.get("AWS_REGION") or None
+
+
 class PerProcess(Generic[_T]):
     """A thing that holds connections, made on first use and once a process.
 
-    A forked child that wrote into its parent's connection would take the parent's answers, tokens among them.
+    A forked child that wrote into its parent's connection would take the parent's answers, tokens among them. A copy makes
+    its own too.
     """
 
     def __init__(self, make: Callable[[], _T]) -> None:
         self._make = make
         self._made: dict[int, _T] = {}
         self._locks: dict[int, threading.Lock] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_made": {}, "_locks": {}}
 
     def get(self) -> _T:
         """The one of this process."""

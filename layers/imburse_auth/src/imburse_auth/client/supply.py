@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import urlsplit
 
 from imburse_auth.client import sources
@@ -68,7 +69,7 @@ class _State:
 
 
 class TokenSupply:
-    """One object serves all threads; a forked child starts with nothing, since its parent uses what it holds.
+    """One object serves all threads; a forked child, or a copy, starts with nothing, since the other uses what it holds.
 
     `ahead` tokens (1 to 500) are taken at a time and each is given out once. One that was held is dropped when less than
     `margin_seconds` of its life are left; a new one has `minimum_lifetime_seconds` (0 to 1500) left, or more.
@@ -95,6 +96,11 @@ class TokenSupply:
         self._margin_seconds = margin_seconds
         self._clock = clock
         self._states: dict[tuple[int, int], _State] = {}
+        self._from_env: Source | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What the environment named is found anew by the copy, which may be in another process.
+        return {**self.__dict__, "_states": {}, "_from_env": None}
 
     def take(self) -> Held:
         """A token that nobody else gets. Raises VendingFailed, and ValueError if the environment names no source."""
@@ -177,9 +183,9 @@ class TokenSupply:
 
     def _state(self) -> _State:
         """What this process holds, with the source in force: a test's stand-in, the one given, or the environment's."""
-        source = sources.stand_in or self._own_source
+        source = sources.stand_in or self._own_source or self._from_env
         if source is None:
-            source = self._own_source = sources.source_from_env(os.environ)
+            source = self._from_env = sources.source_from_env(os.environ)
         key = (os.getpid(), id(source))
         state = self._states.get(key)
         if state is None:

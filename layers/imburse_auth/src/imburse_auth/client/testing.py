@@ -196,6 +196,8 @@ def _body(request: requests.PreparedRequest) -> bytes:
     body: Any = request.body
     if hasattr(body, "read"):
         body = body.read()
+    elif isinstance(body, (bytearray, memoryview)):
+        body = bytes(body)
     elif body is not None and not isinstance(body, (str, bytes)):
         body = b"".join(body)
     return body.encode() if isinstance(body, str) else body or b""
