@@ -13,6 +13,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import sys
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from typing import Any
 from imburse_vending.common import CommandError, ExitCode
 
 _GZIP = b"\x1f\x8b"
+_OFTEN_ALIKE = 48  # characters: names, ARNs of roles, environments; not what is different each time, such as hashes
 _AUDIT = re.compile(r'"event"\s*:\s*"audit"')
 
 
@@ -53,19 +55,9 @@ def read(path: Path) -> list[AuditLine]:
 
 def scan(path: Path) -> AuditFile:
     """The records of a file, and the lines that must have been one. Raises CommandError if the file cannot be read."""
-    try:
-        content = path.read_bytes()
-        if content.startswith(_GZIP):
-            content = gzip.decompress(content)
-    except OSError as exc:
-        raise CommandError(f"{path}: {exc.strerror or 'is not a whole gzip file'}", code=ExitCode.USAGE) from exc
-    except (EOFError, zlib.error) as exc:
-        raise CommandError(f"{path}: is not a whole gzip file", code=ExitCode.USAGE) from exc
-    # A byte that is not UTF-8 can be in no record: it turns into one that makes the hash differ, and hides nothing.
-    text = content.decode("utf-8-sig", "replace")
     lines: list[AuditLine] = []
     unreadable: list[tuple[int, str]] = []
-    for number, message in enumerate(_messages(text), start=1):
+    for number, message in enumerate(_messages(_text(path)), start=1):
         found = _record(message)
         if isinstance(found, dict):
             if found.get("event") == "audit":
@@ -75,12 +67,34 @@ def scan(path: Path) -> AuditFile:
     return AuditFile(path, tuple(lines), tuple(unreadable))
 
 
+def _text(path: Path) -> str:
+    try:
+        content = path.read_bytes()
+        if content.startswith(_GZIP):
+            content = gzip.decompress(content)
+    except OSError as exc:
+        raise CommandError(f"{path}: {exc.strerror or 'is not a whole gzip file'}", code=ExitCode.USAGE) from exc
+    except (EOFError, zlib.error) as exc:
+        raise CommandError(f"{path}: is not a whole gzip file", code=ExitCode.USAGE) from exc
+    # A byte that is not UTF-8 can be in no record: it turns into one that makes the hash differ, and hides nothing.
+    return content.decode("utf-8-sig", "replace")
+
+
 def _messages(text: str) -> Iterator[str]:
     """What stands in each entry of a document, or in each line behind whatever a tool put before it (a time, a name)."""
     entries = _entries(text)
-    for message in text.split("\n") if entries is None else entries:
+    for message in _split(text) if entries is None else entries:
         start = message.find("{")
         yield message[max(start, 0) :].rstrip("\r\n")
+
+
+def _split(text: str) -> Iterator[str]:
+    """The lines, one after the other: with all of them beside the text, a large file would be in memory once more."""
+    start = 0
+    while (end := text.find("\n", start)) >= 0:
+        yield text[start:end]
+        start = end + 1
+    yield text[start:]
 
 
 def _entries(text: str) -> Iterable[str] | None:
@@ -104,8 +118,19 @@ def _message(entry: object) -> str:
     return entry if isinstance(entry, str) else json.dumps(entry)
 
 
+def _shared(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, in which what nearly every record says alike is in memory once: a third of the whole."""
+    return {
+        sys.intern(name): sys.intern(value) if type(value) is str and len(value) <= _OFTEN_ALIKE else value
+        for name, value in members
+    }
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_shared)
+
+
 def _record(message: str) -> object:
     try:
-        return json.loads(message)
+        return _DECODER.decode(message)
     except (ValueError, RecursionError):
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,8 @@ class Wanted:
 class Row:
     """One answer. `what` is `vended`, `inspected`, `freeze`, `thaw`, `key made`, `key moved` or `key deleted`.
 
-    The token of an `inspected` one was used here and not handed out.
+    The token of an `inspected` one was used here and not handed out. `not written` is a record whose writing failed, as the one
+    that takes its place says: nothing was handed out on it.
     """
 
     file: Path
@@ -46,7 +47,7 @@ class Row:
 
 
 def rows(files: Iterable[AuditFile], wanted: Wanted) -> list[Row]:
-    """What is wanted, by time. A record whose writing failed is left out: nothing was handed out on it."""
+    """What is wanted, by time. A record whose writing failed is there too: who adds a line that says so must hide none."""
     files = list(files)
     # Only the record with the same place makes one void, as `verify` sees it: else a made-up environment could hide any.
     void = {
@@ -56,10 +57,10 @@ def rows(files: Iterable[AuditFile], wanted: Wanted) -> list[Row]:
         for digest in _texts(line.record.get("instead"))
     }
     found = [
-        row
+        replace(row, what="not written") if (*_place(line), digest_of(line.text)) in void else row
         for file in files
         for line in file.lines
-        if (*_place(line), digest_of(line.text)) not in void and _is_of(line.record, wanted)
+        if _is_of(line.record, wanted)
         for row in _rows(file.path, line)
         if _is_wanted(row, wanted)
     ]

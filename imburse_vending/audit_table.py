@@ -75,7 +75,10 @@ def row(one: Row) -> dict[str, Any]:
     members = {
         "time": utc(one.time),
         "what": one.what,
-        **{name: record.get(name) for name in ("credential", "caller", "door", "sourceIp", "count", "policies")},
+        **{
+            name: record.get(name)
+            for name in ("credential", "caller", "through", "door", "sourceIp", "count", "policies")
+        },
         "tokens": [{"sha256": fingerprint, "expires": utc(expires)} for fingerprint, expires in one.tokens],
         **{
             name: record.get(name) for name in ("brake", "key", "requestId", "correlationId", "environment", "sequence")

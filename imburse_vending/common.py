@@ -231,8 +231,12 @@ def printable(text: str) -> str:
 
 def _local_variables() -> str:
     for folder in (Path.cwd(), *Path.cwd().parents):
-        if (folder / LOCAL_VARIABLES).is_file():
-            return (folder / LOCAL_VARIABLES).read_text(encoding="utf-8")
+        path = folder / LOCAL_VARIABLES
+        if path.is_file():
+            # It says where keys are put, and a folder above may be one that all may write to, such as /tmp.
+            if path.stat().st_uid != os.getuid():
+                raise CommandError(f"{path} is somebody else's, so what it says is not believed", code=ExitCode.USAGE)
+            return path.read_text(encoding="utf-8")
     raise CommandError(
         f"there is no {LOCAL_VARIABLES} here",
         next_step="make serve, in another shell, from this checkout",

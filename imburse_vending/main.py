@@ -14,7 +14,7 @@ import typer
 from typer.exceptions import TyperException
 
 from imburse_vending import audit, call, check_header, doctor, get_token, policy, put_key, sign, when, whoami
-from imburse_vending.common import CommandError, ExitCode, console
+from imburse_vending.common import CommandError, ExitCode, console, printable
 
 _EXIT_CODES = (
     "Exit codes: 0 done, 1 it did not work or a check found something, 2 called wrongly, 3 the policy or AWS refuses,"
@@ -71,7 +71,7 @@ def _end(error: CommandError) -> NoReturn:
         sys.stdout.write(json.dumps({"error": error.problem, "next": error.next_step}) + "\n")
     else:
         shown = console(stderr=True)
-        shown.print(f"error: {error.problem}", style="red", markup=False)
+        shown.print(printable(f"error: {error.problem}"), style="red", markup=False)
         if error.next_step:
             shown.print(f"next:  {error.next_step}", markup=False)
     sys.exit(error.code)

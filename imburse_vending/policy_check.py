@@ -24,7 +24,7 @@ Level = Literal["error", "warning"]
 NOBODY = "alias/live"
 
 _HINTS = {
-    "optional attribute": "ask first: context has vpce && context.vpce == ...",
+    "optional attribute": "ask first, as in: context has vpce && context.vpce == ...; sourceIp may be missing too",
     "in context for": "a context has count, via, sourceIp and vpce, and nothing else",
     "unable to find an applicable action": 'vend and inspect are about a Credential, operate about one or System::"vending"; '
     "who asks is a Caller, alone or in an Account",
@@ -160,6 +160,8 @@ def _rules(book: RuleBook, schema: str, environments: Collection[str] | None) ->
             continue
         if rule.permits:
             yield from [*_wildcards(rule, schema)] or [*_for_nobody(rule, schema)]
+        else:
+            yield from _passed_by_proof(rule, schema)
         if environments is not None:
             for name in sorted(_environments(rule) - set(environments)):
                 problem = f"environment {json.dumps(name)} has no host in ImburseHosts of template.yaml"
@@ -203,9 +205,22 @@ def _for_nobody(rule: Rule, schema: str) -> Iterator[Finding]:
         for count in values.counts_of(action)
     )
     if any(question.ask(alone).allowed for question in asked):
-        problem = f"lets in {NOBODY}, which is nobody: all who may send a proof may invoke it without one, as the probe does"
+        problem = (
+            f"lets in {NOBODY}, which is nobody: all who may send a proof may invoke it without one, as the probe does"
+        )
         hint = f'unless {{ principal == Caller::"{NOBODY}" }}, or an alias of its own for who is meant'
         yield Finding("warning", rule.line, rule.id, problem, hint)
+
+
+def _passed_by_proof(rule: Rule, schema: str) -> Iterator[Finding]:
+    """A forbid for roles at the API, which they get around at the other door: no address and no endpoint is known there."""
+    alone = Policy(rule.text, schema)
+    doors = {question.caller.via for question in Values.of([rule]).questions() if question.ask(alone).policy_ids}
+    if "api" in doors and "proof" not in doors:
+        problem = "forbids nothing that comes with a proof: a role that may invoke an alias gets around it"
+        yield Finding(
+            "warning", rule.line, rule.id, problem, 'write || context.via == "proof", or a forbid of its own for that'
+        )
 
 
 def _environments(rule: Rule) -> set[str]:

@@ -57,6 +57,7 @@ async def _stay(options: ServeOptions) -> None:
 
 def _write_shell_variables(stack: LocalStack, caller: LocalCaller) -> None:
     """Makes a shell that sources it this caller, against this stack: the same code and commands then work here and on AWS."""
+    vend = f"arn:aws:lambda:{REGION}:{ACCOUNT_ID}:function:{stack.application.functions['VendFunction'].name}"
     variables = {
         "AWS_ACCESS_KEY_ID": caller.access_key_id,
         "AWS_SECRET_ACCESS_KEY": caller.secret_access_key,
@@ -66,7 +67,8 @@ def _write_shell_variables(stack: LocalStack, caller: LocalCaller) -> None:
         "AWS_ENDPOINT_URL_SECRETS_MANAGER": stack.moto_url,
         "AWS_ENDPOINT_URL_STS": stack.sts_url,
         "VENDING_API": stack.api_url,
-        "VENDING_FUNCTION": f"arn:aws:lambda:{REGION}:{ACCOUNT_ID}:function:{stack.application.functions['VendFunction'].name}",
+        "VENDING_FUNCTION": f"{vend}:settlement-job",
+        "VEND_FUNCTION_ARN": vend,
     }
     SHELL_VARIABLES.parent.mkdir(exist_ok=True)
     SHELL_VARIABLES.unlink(missing_ok=True)

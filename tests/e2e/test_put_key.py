@@ -120,8 +120,8 @@ def test_a_key_is_typed_in_and_vending_uses_it_as_soon_as_the_old_one_is_gone(st
     assert new["publicKey"] in seen
     assert new["privateKey"] not in seen
     stored = current(stack)
-    assert stored.pop("createdAt")
-    assert stored == before | {name: new[name] for name in ("publicKey", "privateKey")}
+    pair = {name: new[name] for name in ("publicKey", "privateKey")}
+    assert stored == before | pair | {"createdAt": stored["createdAt"]}
     assert current(stack, "AWSPREVIOUS") == before
 
     requests.delete(f"{stack.imburse_url}/control/keys/{before['publicKey']}", timeout=10).raise_for_status()
@@ -133,7 +133,9 @@ def test_a_key_is_typed_in_and_vending_uses_it_as_soon_as_the_old_one_is_gone(st
     assert verified.returncode == 0, verified.stdout
     assert json.loads(verified.stdout)["records"] >= 2
     shown = run(folder, "audit", "show", log, "--credential", NAME, "--json")
-    assert [row["caller"] for row in json.loads(shown.stdout)["rows"]][:2] == ["alias/settlement-job"] * 2
+    # Another test may have rotated the key before, and a rotation has no caller.
+    callers = [row["caller"] for row in json.loads(shown.stdout)["rows"] if "caller" in row]
+    assert callers[:2] == ["alias/settlement-job"] * 2
 
 
 def test_a_key_that_is_stored_after_a_rotation_takes_the_place_of_the_one_it_made(

@@ -7,10 +7,11 @@ import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from unittest import mock
 
 import pytest
 
-from imburse_auth.client import Vended, VendingFailed
+from imburse_auth.client import Vended, VendingFailed, sources
 from imburse_auth.client.patience import PerProcess
 from imburse_auth.client.supply import TokenSupply
 from tests.client_wire import CREDENTIAL, CountingSource, answer, failing
@@ -213,6 +214,21 @@ def test_a_forked_child_opens_connections_of_its_own() -> None:
     child.join(10)
     results.close()
     to_results.close()
+
+
+def test_threads_that_begin_at_once_find_one_source_and_waste_no_token() -> None:
+    made: list[CountingSource] = []
+    together = threading.Barrier(5)
+
+    def make(_environ: object) -> CountingSource:
+        together.wait(10)
+        made.append(CountingSource())
+        return made[-1]
+
+    tokens = supply(None, ahead=5)
+    with mock.patch.object(sources, "source_from_env", make), ThreadPoolExecutor(5) as pool:
+        assert len(set(pool.map(lambda _: taken(tokens), range(5)))) == 5
+    assert [count for source in made for _, count, _ in source.asked] == [5]
 
 
 @pytest.mark.parametrize(

@@ -96,11 +96,11 @@ class TokenSupply:
         self._margin_seconds = margin_seconds
         self._clock = clock
         self._states: dict[tuple[int, int], _State] = {}
-        self._from_env: Source | None = None
+        self._from_env: dict[str, Source] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         # What the environment named is found anew by the copy, which may be in another process.
-        return {**self.__dict__, "_states": {}, "_from_env": None}
+        return {**self.__dict__, "_states": {}, "_from_env": {}}
 
     def take(self) -> Held:
         """A token that nobody else gets. Raises VendingFailed, and ValueError if the environment names no source."""
@@ -183,9 +183,10 @@ class TokenSupply:
 
     def _state(self) -> _State:
         """What this process holds, with the source in force: a test's stand-in, the one given, or the environment's."""
-        source = sources.stand_in or self._own_source or self._from_env
+        source = sources.stand_in or self._own_source or self._from_env.get("source")
         if source is None:
-            source = self._from_env = sources.source_from_env(os.environ)
+            # setdefault, here and below: threads that begin at once must end up with one, or some waste what they took.
+            source = self._from_env.setdefault("source", sources.source_from_env(os.environ))
         key = (os.getpid(), id(source))
         state = self._states.get(key)
         if state is None:
