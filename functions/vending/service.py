@@ -64,7 +64,9 @@ class Visit:
         """The visit behind a Lambda context. A correlation id that is not fit for a log or a header is not taken over."""
         seconds = context.get_remaining_time_in_millis() / 1000 - ANSWER_SECONDS
         ids = request_id, plain_correlation_id(correlation_id) or request_id
-        return cls(door, *ids, Deadline.after(seconds), through(context.invoked_function_arn) if door == "invoke" else None)
+        return cls(
+            door, *ids, Deadline.after(seconds), through(context.invoked_function_arn) if door == "invoke" else None
+        )
 
 
 class Vending:
@@ -146,9 +148,7 @@ class Vending:
         Exactly one, but for a thaw that fails: it comes after its record, so a second one tells.
         """
         self._logger.append_keys(requestId=visit.request_id, correlation_id=visit.correlation_id)
-        record = AuditRecord(
-            visit.request_id, visit.correlation_id, self._service, visit.door, through=visit.through
-        )
+        record = AuditRecord(visit.request_id, visit.correlation_id, self._service, visit.door, through=visit.through)
         effort = Effort()
         then: list[Callable[[], None]] = []
         try:

@@ -286,11 +286,13 @@ def test_what_a_chain_cannot_show_an_earlier_look_does() -> None:
     seen = expected(one, two)
     fourth = json.dumps(json.loads(one[3]) | {"caller": "alias/somebody"})
     fifth = json.dumps(json.loads(one[4]) | {"previous": digest_of(fourth)})
+    void = json.loads(one[4]) | {"caller": "alias/somebody", "instead": [digest_of(one[4])]}
     unseen = {
         "the last cut off": [*one[:4], *two],
         "an environment left out": one,
         "the last changed": [*one[:4], one[4].replace("alias/settlement-job", "alias/somebody"), *two],
         "the end written anew": [*one[:3], fourth, fifth, *two],
+        "the last made void by one behind it": [*one, json.dumps(void), *two],
     }
     for name, lines in unseen.items():
         assert found(lines) == [], name

@@ -357,7 +357,8 @@ def test_a_hand_out_whose_record_could_not_be_written_was_none(tmp_path: Path) -
     one.write(vend(2, 1)[0], now=NOON + 60)
     path = tmp_path / "a.log"
     path.write_text("\n".join(lines))
-    assert [row["requestId"] for row in rows(str(path), "--credential", "sandbox/tenant-a")] == ["request-2"]
+    shown = [(row["requestId"], row["what"]) for row in rows(str(path), "--credential", "sandbox/tenant-a")]
+    assert shown == [("request-1", "not written"), ("request-2", "vended")]
     assert "1 could not be written" in run("verify", str(path)).output
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -187,3 +188,17 @@ def test_without_aws_credentials_nobody_asks() -> None:
         pytest.raises(CommandError, match="no AWS credentials"),
     ):
         asked_as(Place.of())
+
+
+def test_a_stack_that_somebody_else_left_in_a_folder_above_is_not_believed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A key that is put there would go to them."""
+    (tmp_path / ".local").mkdir()
+    (tmp_path / ".local/env").write_text("export AWS_ACCESS_KEY_ID=theirs\n")
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    assert Place.of(local=True).environ == {"AWS_ACCESS_KEY_ID": "theirs"}
+    monkeypatch.setattr(os, "getuid", lambda: tmp_path.stat().st_uid + 1)
+    with pytest.raises(CommandError, match="somebody else"):
+        Place.of(local=True)

@@ -233,6 +233,31 @@ def test_a_permit_for_the_alias_of_nobody_is_a_warning(who: str, what: str) -> N
     assert not any("alias/live, which is nobody" in finding.problem for finding in found(through_proof))
 
 
+ELSEWHERE_THAN_HOME = 'context has sourceIp && !context.sourceIp.isInRange(ip("10.0.0.0/8"))'
+
+
+@pytest.mark.parametrize(
+    ("passed", "closed"),
+    [
+        (
+            'when { context.via == "api" } unless { context has vpce }',
+            'when { context.via != "invoke" } unless { context has vpce }',
+        ),
+        (f"when {{ {ELSEWHERE_THAN_HOME} }}", f'when {{ context.via == "proof" || ({ELSEWHERE_THAN_HOME}) }}'),
+    ],
+)
+def test_a_forbid_that_a_role_gets_around_with_a_proof_is_a_warning(passed: str, closed: str) -> None:
+    head = '@id("a") forbid (principal, action, resource in Environment::"production")'
+    finding = only(f"{head} {passed};")
+    assert (finding.level, "gets around it" in finding.problem) == ("warning", True)
+    assert found(f"{head} {closed};") == []
+
+
+def test_a_forbid_for_an_alias_or_for_every_door_is_no_such_thing() -> None:
+    for who, condition in (('principal == Caller::"alias/job"', ""), ("principal", "unless { context has vpce }")):
+        assert found(f'@id("a") forbid ({who}, action, resource in Environment::"production") {condition};') == []
+
+
 def test_a_rule_needs_an_id_and_one_of_its_own() -> None:
     assert only(f'permit ({ROLE}, action == Action::"vend", resource == Credential::"sandbox/a");').level == "warning"
     twice = found(

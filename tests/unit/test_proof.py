@@ -50,13 +50,14 @@ def test_a_proven_caller_is_the_role_as_through_the_api(machine: Machine) -> Non
     assert (by_proof["caller"], by_proof["policies"]) == (by_api["caller"], by_api["policies"])
     assert (by_proof["door"], by_proof["via"]) == ("invoke", "proof")
     assert by_proof["proof"] == hashlib.sha256(proof["signature"].encode()).hexdigest()
-    assert {"via", "proof"}.isdisjoint(by_api)
+    assert by_proof["through"] == "alias/settlement-job"
+    assert {"via", "proof", "through"}.isdisjoint(by_api)
 
 
 def test_without_a_proof_the_alias_is_the_caller_and_nobody_asks_sts(machine: Machine) -> None:
     machine.invoke(SINGLE)
     assert machine.audit[0]["caller"] == "alias/settlement-job"
-    assert {"via", "proof"}.isdisjoint(machine.audit[0])
+    assert {"via", "proof", "through"}.isdisjoint(machine.audit[0])
     assert not machine.sts.requests
 
 

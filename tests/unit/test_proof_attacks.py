@@ -84,6 +84,14 @@ def test_a_proof_can_name_neither_host_method_header_body_nor_audience(machine: 
         assert refused(machine, prove(machine) | {member: value}, asked=0) == "invalid_request"
 
 
+@pytest.mark.parametrize("how", ["no proof", "forged", "old"])
+def test_who_is_refused_with_a_proof_leaves_the_alias_that_iam_let_them_invoke(machine: Machine, how: str) -> None:
+    """Else nobody could tell who tries: what the proof says is not to be believed."""
+    proof: object = {"no proof": {}, "forged": prove(machine) | {"signature": "0" * 64}}.get(how)
+    machine.invoke_refusal(SINGLE | {"proof": prove(machine, seconds_ago=600) if proof is None else proof})
+    assert machine.audit[-1]["through"] == "alias/settlement-job"
+
+
 @pytest.mark.parametrize("member", ["region", "accessKeyId", "date", "nonce", "signature"])
 def test_a_proof_without_one_of_its_members_is_none(machine: Machine, member: str) -> None:
     proof = prove(machine)

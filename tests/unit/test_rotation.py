@@ -265,6 +265,32 @@ class TestOrphans:
         assert world.gate.calls.count(POST) == 3
         assert world.accepted() == {"original", world.innocent}
 
+    def test_of_a_rotation_that_was_given_up_for_a_key_stored_by_hand_are_deleted_by_the_sweep(
+        self, world: World
+    ) -> None:
+        """What put-key tells to do while a rotation is under way; the typed key may have the same name."""
+        world.step("createSecret", token())
+        del world.aws.stages["imburse/sandbox/tenant-a"]["AWSPENDING"]
+        typed = world.original | secret(publicKey=world.made_in_the_portal())
+        world.imburse.keys.add(ImburseKey.from_json(typed))
+        world.aws.versions["imburse/sandbox/tenant-a"]["by-hand"] = json.dumps(typed)
+        world.aws.stages["imburse/sandbox/tenant-a"]["AWSCURRENT"] = "by-hand"
+        world.clock.now += 1000
+        world.sweep(deleting=False)
+        assert world.accepted() == {"original", world.innocent, typed["publicKey"]}
+        assert not world.table.items.keys() & {("rotation", "intent#sandbox/tenant-a")}
+
+    def test_are_not_a_namesake_of_one_that_somebody_deleted_by_hand(self, world: World) -> None:
+        world.step("createSecret", token())
+        made = world.accepted() - {"original", world.innocent}
+        del world.aws.stages["imburse/sandbox/tenant-a"]["AWSPENDING"]
+        for public_key in made:
+            world.imburse.keys.revoke(public_key)
+        theirs = world.made_in_the_portal()
+        world.clock.now += 1000
+        world.sweep()
+        assert theirs in world.accepted()
+
     def test_that_come_up_late_are_deleted_too(self, world: World) -> None:
         """The request was still under way when its time was up."""
         world.gate = Gate(failing=once(POST, UpstreamUnavailable("slow")))

@@ -44,35 +44,39 @@ class Orphans:
     clock: Callable[[], float]
 
     def clean(self, intent: Intent) -> Cleaned:
-        """Delete the keys that have the intent's name, came after it, and stand in no secret.
+        """Delete the keys that were made under the intent, or have its name and came after it, and stand in no secret.
 
-        Raises RotationFailed, and deletes nothing, if there are more of them than were asked for: then somebody else makes
-        keys of this name, and which are ours cannot be told.
+        Raises RotationFailed, and deletes nothing, if there are more of that name than answers were lost: then somebody else
+        makes keys of this name, and which are ours cannot be told.
         """
         listed = self.keys.list()
         staged = self.versions.public_keys()
-        stored = (staged.keys() & intent.made) - intent.before
+        made = intent.made - intent.before
         suspects = {
             key.public_key
             for key in listed
-            if key.name == intent.name and key.public_key not in intent.before and key.public_key not in staged
+            if key.public_key not in staged
+            and (key.public_key in made or (key.name == intent.name and key.public_key not in intent.before))
         }
-        # With all that were asked for stored, whatever else has this name is not ours.
-        unaccounted = intent.posts - len(stored)
-        doomed = suspects - self._taken() if suspects and unaccounted > 0 else set()
-        if len(doomed) > unaccounted:
+        # With the answer to each request known, whatever else has this name is not ours.
+        lost = intent.posts - len(made)
+        if lost <= 0:
+            suspects &= made
+        doomed = suspects - self._taken() if suspects else set()
+        unknown = doomed - made
+        if len(unknown) > lost > 0:
             raise RotationFailed(
                 "keys: more keys of this name came up than were asked for, so none is deleted. In the Tenant Portal give"
-                f" those that are needed another name, or delete those that are not: {', '.join(sorted(doomed))}"
+                f" those that are needed another name, or delete those that are not: {', '.join(sorted(unknown))}"
             )
         for public_key in sorted(doomed):
             self.diary.deletes(intent.credential, public_key, why="orphan")
             self.keys.delete(public_key, before=self.prolong)
-        outstanding = 0 if self.clock() - intent.posted_at > SETTLED_SECONDS else max(0, unaccounted - len(doomed))
-        waiting = frozenset(key for key in stored if staged[key] == {PENDING})
+        outstanding = 0 if self.clock() - intent.posted_at > SETTLED_SECONDS else max(0, lost - len(unknown))
+        waiting = frozenset(key for key in staged.keys() & made if staged[key] == {PENDING})
         # What is in use now was asked for and is no orphan any more, not even when it has been replaced.
-        before = intent.before | (staged.keys() - waiting)
-        settled = replace(intent, before=frozenset(before), posts=outstanding + len(waiting))
+        before = frozenset(intent.before | (staged.keys() - waiting))
+        settled = replace(intent, before=before, posts=outstanding + len(waiting), made=waiting)
         return Cleaned(tuple(key for key in listed if key.public_key not in doomed), outstanding, waiting, settled)
 
     def _taken(self) -> set[str]:
