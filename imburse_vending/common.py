@@ -186,7 +186,7 @@ def console(*, stderr: bool = False) -> Console:
     from rich.console import Console
 
     stream = sys.stderr if stderr else sys.stdout
-    return Console(stderr=stderr, width=None if stream.isatty() else 200, soft_wrap=True, highlight=False)
+    return Console(stderr=stderr, width=None if stream.isatty() else 500, soft_wrap=True, highlight=False)
 
 
 def pairs(rows: Mapping[str, object]) -> Text:
