@@ -38,8 +38,8 @@ integration: ## tests on moto
 e2e: ## tests on the local stack
 	$(dev) $(bin)/pytest -q tests/e2e
 
-bench: ## simulate the refill rule: a table here, a plot and JSON in .local/bench
-	$(dev) $(bin)/python -m tests.bench.simulate_refill
+bench: ## measure side by side, and simulate the refill rule: tables here, plots and JSON in .local/bench
+	$(dev) $(bin)/python -m tests.bench.micro && $(bin)/python -m tests.bench.simulate_refill
 
 lint: ## ruff and mypy
 	$(dev) $(bin)/ruff check . && $(bin)/ruff format --check . && $(bin)/mypy

@@ -18,6 +18,7 @@ from tests.machine import Context, Machine, api_event
 from vending.errors import AuditUnavailable
 from vending.record.audit import AuditRecord, AuditTrail
 from vending.record.log import make_logger
+from vending.record.metrics import VendingMetrics
 from vending.record.redaction import REMOVED, redact
 
 SINGLE = {"credential": "sandbox/tenant-a"}
@@ -383,3 +384,12 @@ def test_what_somebody_logs_by_mistake_is_redacted(capsys: pytest.CaptureFixture
     out = capsys.readouterr().out
     assert REMOVED in out
     assert members["privateKey"] not in out
+
+
+@pytest.mark.parametrize("attempts", [1, 99, 100, 101, 500])
+def test_every_exchange_is_measured_however_many_there_were(capsys: pytest.CaptureFixture[str], attempts: int) -> None:
+    VendingMetrics("vend").visit("sandbox/tenant-a", attempts, [0.1] * attempts, secret_reads=0)
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert sum(len(line.get("ExchangeLatency", [])) for line in lines) == attempts
+    assert [line["TokensVended"] for line in lines if "TokensVended" in line] == [[attempts]]
+    assert {(line["service"], line["credential"]) for line in lines} == {("vend", "sandbox/tenant-a")}

@@ -54,6 +54,9 @@ class VendingMetrics:
             return
         metrics = self._metrics()
         metrics.add_dimensions(service=self._service, credential=credential or UNLISTED)
+        # First: Powertools writes a line at each hundredth value, and an empty last one would be a warning.
+        for seconds in latencies_seconds:
+            metrics.add_metric("ExchangeLatency", MetricUnit.Milliseconds, round(seconds * 1000, 3))
         metrics.add_metric("TokensVended", MetricUnit.Count, vended)
         metrics.add_metric("ExchangeAttempts", MetricUnit.Count, len(latencies_seconds))
         metrics.add_metric("SecretReads", MetricUnit.Count, secret_reads)
@@ -62,8 +65,6 @@ class VendingMetrics:
                 metrics.add_metric(name, MetricUnit.Count, noted[name])
         if budget_used_percent is not None:
             metrics.add_metric("BudgetUsedPercent", MetricUnit.Percent, round(budget_used_percent, 1))
-        for seconds in latencies_seconds:
-            metrics.add_metric("ExchangeLatency", MetricUnit.Milliseconds, round(seconds * 1000, 3))
         metrics.flush_metrics()
 
     def refill(self, credential: str, values: Mapping[str, int]) -> None:
