@@ -1,8 +1,11 @@
+import base64
 import copy
+import hmac
 import json
 import pickle
 from datetime import UTC, datetime
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 from hypothesis import given
@@ -72,6 +75,7 @@ def test_account_and_tenant_are_optional_outside_a_secret() -> None:
             "privateKey",
         ),  # bits that mean nothing are set
         ({"privateKey": ["x"]}, "privateKey"),
+        ({"privateKey": "schlüssel"}, "privateKey"),
         ({"accountId": None}, "accountId"),
         ({"accountId": "a\nb"}, "accountId"),
         ({"tenantId": ""}, "tenantId"),
@@ -81,9 +85,12 @@ def test_account_and_tenant_are_optional_outside_a_secret() -> None:
         ({"tenantID": "tenant-b"}, "tenantId"),
         ({"tennantId": "tenant-b"}, "tenantId"),
         ({"tenant_id": "tenant-b"}, "tenantId"),
+        ({"p_o_o_l_m_i_n": 0}, "poolMin"),
         ({"name": 1}, "name"),
+        ({"name": ""}, "name"),
         ({"roles": "tenant-admin"}, "roles"),
         ({"roles": [1]}, "roles"),
+        ({"roles": [""]}, "roles"),
         ({"baseUrl": 1}, "baseUrl"),
         ({"reuse": "often"}, "reuse"),
         ({"reuse": ["shared"]}, "reuse"),
@@ -120,6 +127,15 @@ def test_a_wrong_field_is_named_and_no_value_is_shown(changes: dict[str, Any], f
 def test_a_secret_that_is_no_json_object_is_misconfigured(text: str) -> None:
     with pytest.raises(CredentialMisconfigured, match=r"^secret: "):
         ApiKey.from_secret(text)
+
+
+def test_a_field_that_stands_twice_is_told_from_broken_json() -> None:
+    with pytest.raises(CredentialMisconfigured, match="twice"):
+        ApiKey.from_secret('{"publicKey": "a", "publicKey": "b"}')
+
+
+def test_a_member_that_only_resembles_a_field_is_ignored() -> None:
+    assert ApiKey.from_secret(json.dumps(secret(username="somebody"))).name is None
 
 
 def test_an_error_in_the_json_does_not_carry_the_text() -> None:
@@ -171,3 +187,48 @@ def test_keys_are_equal_only_with_the_same_private_key_and_parts() -> None:
     assert key != ApiKey("some-public-key", text, "account-1", "tenant-b")
     assert key != "some-public-key"
     assert len({key, ApiKey("some-public-key", private_key(), "account-1", "tenant-a")}) == 2
+
+
+OTHER_PARTS: dict[str, Any] = {
+    "public_key": "another-public-key",
+    "account_id": "account-2",
+    "tenant_id": "tenant-b",
+    "name": "payouts",
+    "roles": ["tenant-admin"],
+    "base_url": "https://own.test",
+    "reuse": "shared",
+    "pool_min": 1,
+    "pool_max": 3,
+    "managed_by": CredentialId("sandbox", "admin"),
+    "created_at": datetime(2026, 1, 31, tzinfo=UTC),
+}
+
+
+@pytest.mark.parametrize("part", OTHER_PARTS)
+def test_every_part_of_a_key_counts_when_keys_are_compared(part: str) -> None:
+    members: dict[str, Any] = {"public_key": "some-public-key", "private_key": private_key(), "pool_max": 2}
+    assert ApiKey(**members) != ApiKey(**{**members, part: OTHER_PARTS[part]})
+
+
+def test_what_is_not_given_is_not_made_up() -> None:
+    key = ApiKey("some-public-key", private_key())
+    assert (key.name, key.roles, key.base_url, key.managed_by) == (None, (), None, None)
+
+
+def test_a_manager_may_be_given_as_an_id() -> None:
+    manager = CredentialId("sandbox", "admin")
+    assert ApiKey("some-public-key", private_key(), managed_by=manager).managed_by == manager
+
+
+def test_a_key_leaves_it_to_others_to_say_that_they_equal_it() -> None:
+    assert ApiKey("some-public-key", private_key()) == ANY
+
+
+def test_a_key_signs_with_hmac_sha_256() -> None:
+    text = private_key()
+    assert ApiKey("some-public-key", text).mac(b"message") == hmac.digest(base64.b64decode(text), b"message", "sha256")
+
+
+def test_the_repr_of_a_key_says_whose_it_is() -> None:
+    key = ApiKey("some-public-key", private_key(), "account-1")
+    assert repr(key) == "ApiKey(public_key='some-public-key', account_id='account-1', tenant_id=None)"

@@ -1,6 +1,6 @@
 import itertools
 import json
-from dataclasses import dataclass, field
+from dataclasses import FrozenInstanceError, dataclass, field
 from email.utils import formatdate
 
 import pytest
@@ -198,6 +198,14 @@ def test_a_date_that_no_clock_could_be_off_by_is_not_believed(bench: Bench, date
     assert bench.run() in bench.imburse.tokens
 
 
+@pytest.mark.parametrize("date", ["", "yesterday"])
+def test_a_401_without_a_date_says_nothing_about_the_clock(bench: Bench, date: str) -> None:
+    bench.imburse.script = [lambda _: bench.imburse.refuse(401, date=date)]
+    with pytest.raises(UpstreamRejected, match="read afresh"):
+        bench.run()
+    assert bench.exchange.now(BASE_URL) == bench.clock.now
+
+
 def test_a_clock_that_says_something_else_each_time_says_nothing_about_the_key(bench: Bench) -> None:
     wrong = [formatdate(bench.clock.now + skew, usegmt=True) for skew in (3600, -3600)]
     bench.imburse.script = [
@@ -234,6 +242,27 @@ def test_one_hosts_clock_is_not_anothers(bench: Bench) -> None:
     bench.imburse.clock = lambda: bench.clock.now + 3600
     bench.run()
     assert bench.exchange.now("https://other.test") == bench.clock.now
+
+
+@pytest.mark.parametrize("skew", [-86_400, -61, 61, 86_400])
+def test_a_clock_that_is_off_by_as_much_as_a_day_is_believed(bench: Bench, skew: int) -> None:
+    bench.clock.now = float(int(bench.clock.now))
+    bench.imburse.clock = lambda: bench.clock.now + skew
+    date = formatdate(bench.clock.now + skew, usegmt=True)
+    bench.imburse.script = [lambda _: bench.imburse.refuse(401, date=date)]
+    bench.run()
+    assert bench.exchange.now(BASE_URL) == bench.clock.now + skew
+
+
+@pytest.mark.parametrize("skew", [-86_401, -60, 60, 86_401])
+def test_a_clock_that_is_off_by_a_minute_or_more_than_a_day_is_left_as_it_is(bench: Bench, skew: int) -> None:
+    bench.clock.now = float(int(bench.clock.now))
+    bench.imburse.clock = lambda: bench.clock.now + skew
+    date = formatdate(bench.clock.now + skew, usegmt=True)
+    bench.imburse.script = [lambda _: bench.imburse.refuse(401, date=date)]
+    with pytest.raises(UpstreamRejected):
+        bench.run()
+    assert bench.exchange.now(BASE_URL) == bench.clock.now
 
 
 def test_a_date_within_a_minute_explains_no_401(bench: Bench) -> None:
@@ -343,3 +372,90 @@ def test_a_token_that_is_expired_by_the_hosts_clock_is_refused(bench: Bench) -> 
     bench.imburse.always = lambda _: bench.imburse.answer({"accessToken": "abc", "expires": int(bench.clock.now)})
     with pytest.raises(UpstreamProtocol, match="expired"):
         bench.run()
+
+
+def test_without_a_way_to_read_the_key_again_a_refusal_is_final(bench: Bench) -> None:
+    bench.imburse.keys.clear()
+    with pytest.raises(UpstreamRejected, match="read afresh"):
+        bench.exchange.access_token(bench.key, BASE_URL, deadline=Deadline.after(20, bench.clock))
+    assert len(bench.imburse.requests) == 1
+
+
+def test_the_correlation_id_of_the_caller_goes_along_and_the_hosts_own_comes_back(bench: Bench) -> None:
+    deadline = Deadline.after(20, bench.clock)
+    bench.imburse.always = lambda _: bench.imburse.answer(
+        {"accessToken": "abc", "expires": int(bench.clock.now) + 1800}, x_correlation_id="theirs"
+    )
+    ours = bench.exchange.access_token(bench.key, BASE_URL, deadline=deadline, correlation_id="ours-1")
+    nobodys = bench.exchange.access_token(bench.key, BASE_URL, deadline=deadline)
+    assert (ours.correlation_id, nobodys.correlation_id) == ("theirs", "theirs")
+    assert [request.headers.get("x-correlation-id") for request in bench.imburse.requests] == ["ours-1", None]
+    assert {request.method for request in bench.imburse.requests} == {"POST"}
+
+
+def test_a_final_refusal_hides_the_one_behind_it_from_tracebacks(bench: Bench) -> None:
+    bench.imburse.keys.clear()
+    with pytest.raises(UpstreamRejected) as caught:
+        bench.run()
+    assert caught.value.__suppress_context__
+
+
+def test_a_clock_that_changes_twice_still_says_what_the_host_said(bench: Bench) -> None:
+    skews = itertools.count(1)
+    bench.imburse.always = lambda _: bench.imburse.refuse(
+        401, date=formatdate(bench.clock.now + 3600 * next(skews), usegmt=True)
+    )
+    with pytest.raises(UpstreamRejected) as caught:
+        bench.run()
+    assert caught.value.upstream is not None
+    assert caught.value.upstream.status == 401
+    assert caught.value.__suppress_context__
+
+
+def test_each_try_says_how_long_it_took(bench: Bench) -> None:
+    def slow(_: requests.PreparedRequest) -> Answered:
+        bench.clock.now += 1.5
+        return bench.imburse.refuse(503)
+
+    bench.imburse.script = [slow]
+    bench.run()
+    assert [attempt.seconds for attempt in bench.attempts] == [1.5, 0.0]
+
+
+def test_what_was_exchanged_does_not_change(bench: Bench) -> None:
+    exchanged = bench.exchange.access_token(bench.key, BASE_URL, deadline=Deadline.after(20, bench.clock))
+    for thing, name in ((exchanged, "base_url"), (Attempt(1.0, None), "seconds")):
+        with pytest.raises(FrozenInstanceError):
+            setattr(thing, name, "another")
+
+
+def test_a_remembered_refusal_says_what_the_host_said_and_ends_after_30_seconds_sharp(bench: Bench) -> None:
+    bench.imburse.keys.clear()
+    for _ in range(2):
+        with pytest.raises(UpstreamRejected) as caught:
+            bench.run()
+        assert caught.value.upstream is not None
+        assert caught.value.upstream.status == 401
+    assert len(bench.imburse.requests) == 1
+    bench.clock.now += 30
+    bench.imburse.accept(bench.members)
+    assert bench.run() in bench.imburse.tokens
+
+
+def test_a_second_refused_key_does_not_make_the_first_forgotten_before_its_time(bench: Bench) -> None:
+    bench.imburse.keys.clear()
+    other = bench.fresh = ApiKey.from_secret(json.dumps(secret()))
+    for key in (other, bench.key, other):
+        with pytest.raises(UpstreamRejected):
+            bench.run(key=key)
+    assert len(bench.imburse.requests) == 2
+
+
+def test_refusals_that_are_over_do_not_pile_up(bench: Bench) -> None:
+    bench.imburse.keys.clear()
+    for _ in range(3):
+        key = bench.fresh = ApiKey.from_secret(json.dumps(secret()))
+        with pytest.raises(UpstreamRejected):
+            bench.run(key=key)
+        bench.clock.now += 30
+    assert list(bench.exchange._refused_until) == [(BASE_URL, key)]

@@ -1,4 +1,5 @@
 import json
+from dataclasses import FrozenInstanceError
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,10 @@ def test_a_nonce_of_ours_is_fresh_alphanumeric_and_has_128_bits() -> None:
     assert all(len(bytes.fromhex(nonce)) * 8 >= 128 for nonce in nonces)
 
 
+def test_a_nonce_of_ours_is_no_longer_than_it_needs_to_be() -> None:
+    assert len(sign(KEY).nonce) == 32  # 128 bits in hexadecimal
+
+
 def test_a_timestamp_of_ours_is_whole_seconds_of_now(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.time", lambda: 1614350382.9)
     assert sign(KEY).timestamp == 1614350382
@@ -56,6 +61,36 @@ def test_a_timestamp_that_is_no_time_in_seconds_is_refused(timestamp: int) -> No
 def test_a_timestamp_that_is_no_whole_number_is_refused(timestamp: Any) -> None:
     with pytest.raises(TypeError, match=r"^timestamp: "):
         sign(KEY, timestamp=timestamp)
+
+
+@pytest.mark.parametrize("timestamp", [0, 99_999_999_999])
+def test_the_first_and_the_last_second_that_can_be_signed(timestamp: int) -> None:
+    assert sign(KEY, timestamp=timestamp).timestamp == timestamp
+
+
+def test_the_first_number_that_can_only_be_milliseconds_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^timestamp: "):
+        sign(KEY, timestamp=100_000_000_000)
+
+
+def test_without_a_body_there_is_no_body_hash() -> None:
+    assert sign(KEY).body_hash == ""
+
+
+@pytest.mark.parametrize("kind", [bytearray, memoryview])
+def test_any_kind_of_bytes_is_signed_as_those_bytes(kind: Any) -> None:
+    assert sign(KEY, kind(b"body"), nonce="n", timestamp=1) == sign(KEY, b"body", nonce="n", timestamp=1)
+
+
+def test_an_error_about_the_body_does_not_carry_the_body() -> None:
+    with pytest.raises(ValueError, match=r"^body: ") as caught:
+        sign(KEY, "\ud800")
+    assert caught.value.__suppress_context__
+
+
+def test_a_token_does_not_change() -> None:
+    with pytest.raises(FrozenInstanceError):
+        sign(KEY).nonce = "another"  # type: ignore[misc]
 
 
 def test_a_body_that_cannot_be_sent_is_refused() -> None:

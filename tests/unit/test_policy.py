@@ -1,3 +1,4 @@
+from dataclasses import FrozenInstanceError
 from pathlib import Path
 
 import cedarpy
@@ -7,7 +8,7 @@ from imburse_auth import CredentialId
 from tests.machine import ACCOUNT, POLICY_DIR
 from vending.access.caller import Caller
 from vending.access.limit import Budget
-from vending.access.policy import Policy, System
+from vending.access.policy import Decision, Policy, System
 
 SCHEMA = (POLICY_DIR / "schema.cedarschema").read_text()
 TENANT_A = CredentialId("sandbox", "tenant-a")
@@ -59,6 +60,24 @@ def test_a_policy_that_is_not_sound_is_refused_and_says_why(text: str, said: str
 def test_a_file_that_is_missing_or_wrong_is_named(tmp_path: object) -> None:
     with pytest.raises(ValueError, match=r"access policy nowhere\.cedar"):
         Policy.load(POLICY_DIR / "nowhere.cedar")
+
+
+def test_a_file_that_cannot_be_read_says_what_kept_it_from_being_read() -> None:
+    with pytest.raises(ValueError, match=r"^access policy nowhere\.cedar: ") as caught:
+        Policy.load(POLICY_DIR / "nowhere.cedar")
+    assert isinstance(caught.value.__cause__, FileNotFoundError)
+
+
+def test_a_request_is_for_one_token_unless_it_says_otherwise() -> None:
+    rules = policy("permit (principal, action, resource) when { context.count == 1 };")
+    assert rules.decide(ORDERS, "vend", TENANT_A).allowed
+    assert not rules.decide(ORDERS, "vend", TENANT_A, 2).allowed
+
+
+@pytest.mark.parametrize(("thing", "name"), [(Decision(False, ()), "allowed"), (System(), "name")])
+def test_neither_a_decision_nor_what_it_is_about_changes(thing: object, name: str) -> None:
+    with pytest.raises(FrozenInstanceError):
+        setattr(thing, name, True)
 
 
 def test_a_forbid_wins_over_every_permit() -> None:
@@ -116,6 +135,11 @@ def test_the_policy_knows_which_credentials_it_names() -> None:
     rules = Policy.load(POLICY_DIR / "dev.cedar")
     assert rules.names("sandbox/tenant-a")
     assert not rules.names("sandbox/tenant-z")
+
+
+def test_only_a_credential_is_named_as_one() -> None:
+    rules = policy('@type("Credential") permit (principal == Caller::"sandbox/tenant-a", action, resource);')
+    assert not rules.names("sandbox/tenant-a")
 
 
 @pytest.mark.parametrize(
