@@ -73,7 +73,7 @@ def _end(error: CommandError) -> NoReturn:
         shown = console(stderr=True)
         shown.print(printable(f"error: {error.problem}"), style="red", markup=False)
         if error.next_step:
-            shown.print(f"next:  {error.next_step}", markup=False)
+            shown.print(printable(f"next:  {error.next_step}"), markup=False)
     sys.exit(error.code)
 
 

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from imburse_auth.client import VendingFailed
 from imburse_vending import door
+from imburse_vending.common import CommandError
 from imburse_vending.main import app
 from tests.cli_run import FakeSource, run, vended
 
@@ -161,3 +162,16 @@ def test_a_disk_that_is_full_is_no_bug() -> None:
 def test_what_may_be_left_out_is_in_one_pair_of_brackets(command: str) -> None:
     usage = CliRunner().invoke(app, [command, "--help"], terminal_width=120).output
     assert "[[" not in usage
+
+
+def test_what_is_wrong_and_what_to_do_next_cannot_steer_the_terminal() -> None:
+    steering = "\x1b]0;owned\x07\x1b[2J\u202e"
+    trouble = CommandError(f"problem {steering}", next_step=f"step {steering}")
+    with mock.patch.object(door, "source_of", side_effect=trouble):
+        done = run("token", "sandbox/tenant-a", terminal=True)
+    assert done.code == 1
+    assert "problem" in done.err
+    assert "step" in done.err
+    assert not set(steering) & set(done.err) & {"\x07", "\u202e"}
+    assert "\x1b]" not in done.err
+    assert "\x1b[2J" not in done.err

@@ -140,6 +140,8 @@ def test_the_policy_knows_which_credentials_it_names() -> None:
 def test_only_a_credential_is_named_as_one() -> None:
     rules = policy('@type("Credential") permit (principal == Caller::"sandbox/tenant-a", action, resource);')
     assert not rules.names("sandbox/tenant-a")
+    noted = policy('@id("sandbox/tenant-a") @type("Credential") permit (principal, action, resource);')
+    assert not noted.names("sandbox/tenant-a")
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,10 @@ class Policy:
             raise ValueError("; ".join(str(error) for error in result.errors) or "is not valid")
         self._policies = cedarpy.PolicySet.from_str(text)
         rules = json.loads(cedarpy.policies_to_json_str(text))
-        self._named = frozenset(_credentials_in(rules))
+        # Not what annotations say: they are notes, whatever they look like.
+        self._named = frozenset(
+            _credentials_in([body | {"annotations": {}} for body in rules["staticPolicies"].values()])
+        )
         self._budgets = budgets_of(rules["staticPolicies"])
         self._operating = frozenset(rule for rule, body in rules["staticPolicies"].items() if _names_operate(body))
 
