@@ -51,13 +51,14 @@ class Environment:
         task_root: Path,
         log: Callable[[LogLine], None],
         guard: Guard,
+        python: str = sys.executable,
     ) -> Environment:
-        """Starts the process; its init is still running when this returns."""
+        """Starts the process, by default with our own interpreter; its init is still running when this returns."""
         runtime = RuntimeApi()
         address = await runtime.listen()
         environment = cls(spec, runtime, log)
         environment._child = await Child.start(
-            [sys.executable, "-m", "awslambdaric", spec.handler],
+            [python, "-m", "awslambdaric", spec.handler],
             env={**env, "AWS_LAMBDA_RUNTIME_API": address},
             cwd=task_root,
             on_line=environment._on_line,

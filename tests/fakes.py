@@ -195,7 +195,7 @@ class FakeLambda:
         self.invoked.append(json.loads(Payload))
         if self.failure is not None:
             raise self.failure
-        return {"StatusCode": 202}
+        return {"StatusCode": 202, "Payload": io.BytesIO()}
 
 
 def aws_error(code: str, status: int = 400) -> ClientError:

@@ -14,6 +14,7 @@ from unittest import mock
 
 from imburse_auth.hosts import Hosts
 from imburse_auth.secrets import SecretStore
+from imburse_auth.transport import Transport
 from tests.fake_sts import REGION, STS_URL, FakeSts
 from tests.fake_table import FakeTable
 from tests.fakes import BASE_URL, Clock, FakeImburse, FakeLambda, FakeSecretsManager, secret
@@ -117,6 +118,8 @@ class Machine:
     audit: list[dict[str, Any]] = field(default_factory=list)
     audit_failure: Exception | None = None
     table: FakeTable = field(default_factory=FakeTable)
+    hosts: str = ENVIRON["IMBURSE_HOSTS"]
+    real_transport: Transport | None = None  # for what must be seen on a socket: Imburse is then whoever answers there
 
     def __post_init__(self) -> None:
         self.lambda_ = FakeLambda()
@@ -126,14 +129,14 @@ class Machine:
         self.members = secret()
         self.imburse.accept(self.members)
         self.aws.put("sandbox/tenant-a", self.members)
-        transport = self.imburse.transport()
+        transport = self.real_transport or self.imburse.transport()
         transport._session.mount(STS_URL, self.sts)
         self.vending = Vending(
             service="vend",
             policy=_policy(self.policy),
             secrets=SecretStore(self.aws, monotonic=self.clock),  # type: ignore[arg-type]
             transport=transport,
-            hosts=Hosts.parse(ENVIRON["IMBURSE_HOSTS"]),
+            hosts=Hosts.parse(self.hosts),
             audit=AuditTrail(self._write),
             # A name of its own: Powertools keeps one handler a name, bound to what standard output was at the time.
             logger=make_logger(f"vend-{next(_numbers)}"),

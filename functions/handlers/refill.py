@@ -5,16 +5,22 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+from handlers import started
 from imburse_auth.retry import Deadline
+from vending.errors import bare
 from vending.filling import Filling
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext
 
 filling = Filling.from_env(os.environ)
+started()
 
 
 def handler(event: object, context: LambdaContext) -> dict[str, Any]:
     """Answer with what was found and done, by credential; the log and the metrics have it too."""
     deadline = Deadline.after(context.get_remaining_time_in_millis() / 1000)
-    return filling.run(event, request_id=context.aws_request_id, deadline=deadline)
+    try:
+        return filling.run(event, request_id=context.aws_request_id, deadline=deadline)
+    except Exception as exc:  # noqa: BLE001 - raised again, without what it holds
+        raise bare(exc) from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+from handlers import started
 from imburse_auth.errors import VendingError
 from vending import answer
 from vending.access import proof
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext
 
 vending = Vending.from_env(os.environ)
+started()
 
 
 def handler(event: object, context: LambdaContext) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 from imburse_auth.credential import CredentialId
 from imburse_auth.errors import VendingError
 from imburse_auth.identity import Identity
+from vending.errors import bare
 from vending.supply.inline import Supplied
 
 URN = "urn:imburse-vending:error:"
@@ -83,7 +84,8 @@ def raised(error: VendingError, request_id: str) -> VendingError:
     if error.retryable and seconds is not None:
         document["retryAfter"] = seconds
     error.args = (json.dumps(document),)
-    return error.with_traceback(None)
+    error.reason = None  # the log has it
+    return bare(error).with_traceback(None)
 
 
 def _response(status: int, content_type: str, body: dict[str, Any]) -> dict[str, Any]:

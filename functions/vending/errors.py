@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import traceback
+from typing import TypeVar
+
 from imburse_auth.errors import VendingError
+
+_Leaving = TypeVar("_Leaving", bound=Exception)
 
 
 class InvalidRequest(VendingError):
@@ -51,3 +56,17 @@ class InternalError(VendingError):
     """A bug. The log says where; the caller learns only that it was us."""
 
     code, status, title = "internal_error", 500, "Something is wrong on our side"
+
+
+def bare(exc: _Leaving) -> _Leaving:
+    """The error as it may leave a function.
+
+    Its message is one line of printable ASCII, nothing that led to it is shown, and its traceback says where but holds no
+    value any more: some reporters print the locals of each frame, and a key was one of them once.
+    """
+    traceback.clear_frames(exc.__traceback__)
+    exc.__cause__ = exc.__context__ = None
+    text = str(exc)
+    if not (text.isascii() and text.isprintable()):
+        exc.args = (ascii(text)[1:-1],)
+    return exc

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from aws_lambda_powertools import Logger
 
+from imburse_auth.aws import Aws
 from imburse_auth.credential import CredentialId
 from imburse_auth.exchange import Exchange
 from imburse_auth.retry import Deadline
@@ -54,9 +55,9 @@ class Filling:
     def from_env(cls, environ: Mapping[str, str]) -> Filling:
         """Read settings and make clients, without a call to anybody. Raises ValueError, which names the variable."""
         service = required(environ, "POWERTOOLS_SERVICE_NAME")
-        hosts = hosts_from_env(environ)
-        table = Table(dynamodb_client(), required(environ, "VENDING_TABLE"))
-        secrets_manager = secrets_client()
+        hosts, aws = hosts_from_env(environ), Aws()
+        table = Table(dynamodb_client(aws), required(environ, "VENDING_TABLE"))
+        secrets_manager = secrets_client(aws)
         brake = Brake(table)
         return cls(
             refill=Refill(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from aws_lambda_powertools import Logger
 from botocore.exceptions import BotoCoreError, ClientError
 
+from imburse_auth.aws import Aws
 from imburse_auth.credential import CredentialId
 from imburse_auth.retry import Deadline
 from imburse_auth.secrets import LONGEST_READ_SECONDS, secrets_client
@@ -76,13 +77,13 @@ class Probing:
 
         Raises ValueError, which names the variable or the policy's fault.
         """
-        config = Config.from_env(environ)
-        secrets_manager = secrets_client()
+        config, aws = Config.from_env(environ), Aws()
+        secrets_manager = secrets_client(aws)
         return cls(
             examiner=Examiner(secrets_manager=secrets_manager, transport=Transport(), hosts=config.hosts),
-            stranger=Stranger(lambda_client(), required(environ, "VEND_AS_NOBODY")),
+            stranger=Stranger(lambda_client(aws), required(environ, "VEND_AS_NOBODY")),
             rules=RuleBook.load(config.access_policy),
-            table=Table(dynamodb_client(), required(environ, "VENDING_TABLE")),
+            table=Table(dynamodb_client(aws), required(environ, "VENDING_TABLE")),
             secrets_manager=secrets_manager,
             metrics=VendingMetrics(config.service),
             logger=make_logger(config.service),

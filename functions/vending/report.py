@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from aws_lambda_powertools import Logger
 
+from imburse_auth.aws import Aws
 from imburse_auth.credential import CredentialId
 from imburse_auth.errors import UpstreamProtocol, VendingError
 from imburse_auth.hosts import Hosts
@@ -70,18 +71,14 @@ class AccessReport:
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> AccessReport:
         """Read settings and make clients, without a call to anybody. Raises ValueError, which names the variable."""
-        import boto3
-        from botocore.config import Config as BotoConfig
-
-        config = Config.from_env(environ)
-        # A vend may take as long as the vend function itself; a second try vends a second token and repeats none.
-        patient = BotoConfig(connect_timeout=2, read_timeout=35, retries={"total_max_attempts": 2, "mode": "standard"})
+        config, aws = Config.from_env(environ), Aws()
         return cls(
             vend_function=required(environ, "VEND_FUNCTION"),
             policy=Policy.load(config.access_policy),
             hosts=config.hosts,
-            secrets_manager=boto3.client("secretsmanager", config=patient),
-            lambda_=boto3.client("lambda", config=patient),
+            secrets_manager=aws.client("secretsmanager", connect_seconds=2, read_seconds=35, tries=2),
+            # A vend may take as long as the vend function itself; a second try vends a second token and repeats none.
+            lambda_=aws.client("lambda", connect_seconds=2, read_seconds=35, tries=2),
             transport=Transport(),
             logger=make_logger(config.service),
         )

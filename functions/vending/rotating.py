@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from aws_lambda_powertools import Logger
 
+from imburse_auth.aws import Aws
 from imburse_auth.errors import VendingError
 from imburse_auth.exchange import Exchange
 from imburse_auth.retry import Deadline
@@ -73,12 +74,13 @@ class Rotating:
             raise ValueError("ROTATION_GRACE_SECONDS: must be a whole number")
         if delete not in ("true", "false"):
             raise ValueError("DELETE_ROTATED_KEYS: must be true or false")
-        hosts, transport = hosts_from_env(environ), Transport()
+        hosts, transport, aws = hosts_from_env(environ), Transport(), Aws()
         # Nobody waits for a rotation, so it need not give up on a table that is slow.
-        table = Table(dynamodb_client(patience_seconds=2.0, tries=2), required(environ, "VENDING_TABLE"))
+        table = Table(dynamodb_client(aws, patience_seconds=2.0, tries=2), required(environ, "VENDING_TABLE"))
+        secrets_manager = secrets_client(aws)
         return cls.assembled(
-            secrets_client(),
-            Vendor(secrets_client(), transport, Exchange(transport), hosts),
+            secrets_manager,
+            Vendor(secrets_manager, transport, Exchange(transport), hosts),
             table,
             grace_seconds=int(grace_seconds),
             delete_rotated_keys=delete == "true",

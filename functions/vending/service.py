@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from aws_lambda_powertools import Logger
 
+from imburse_auth.aws import Aws
 from imburse_auth.errors import VendingError, plain_correlation_id
 from imburse_auth.exchange import Exchange
 from imburse_auth.hosts import Hosts
@@ -36,7 +37,7 @@ from vending.supply.once import Once
 from vending.supply.pool import Pool
 from vending.supply.shared import Shared
 from vending.supply.supply import Supply
-from vending.supply.waker import Waker, lambda_client
+from vending.supply.waker import LateLambda, Waker
 from vending.table import Table, dynamodb_client
 
 if TYPE_CHECKING:
@@ -125,18 +126,18 @@ class Vending:
 
         Raises ValueError, which names the variable or the policy's fault: the function then does not start.
         """
-        config = Config.from_env(environ)
-        table = Table(dynamodb_client(), required(environ, "VENDING_TABLE"))
+        config, aws = Config.from_env(environ), Aws()
+        table = Table(dynamodb_client(aws), required(environ, "VENDING_TABLE"))
         return cls(
             service=config.service,
             policy=Policy.load(config.access_policy),
-            secrets=SecretStore(secrets_client()),
+            secrets=SecretStore(secrets_client(aws)),
             transport=Transport(),
             hosts=config.hosts,
             audit=AuditTrail(),
             logger=make_logger(config.service),
             table=table,
-            waker=Waker(table, lambda_client(), required(environ, "REFILL_FUNCTION")),
+            waker=Waker(table, LateLambda(aws), required(environ, "REFILL_FUNCTION")),
             sts_endpoints=config.sts_endpoints,
         )
 

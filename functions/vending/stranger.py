@@ -14,21 +14,18 @@ from imburse_auth.credential import CredentialId
 if TYPE_CHECKING:
     from mypy_boto3_lambda import LambdaClient
 
+    from imburse_auth.aws import Aws
+
 PATIENCE_SECONDS = 10.0
 
 # Lambda's own failures are called Runtime.ExitError, Sandbox.Timedout and the like; one of vend's is a class name.
 _ERROR_TYPE = re.compile(r"[A-Za-z0-9_]{1,64}")
 
 
-def lambda_client() -> LambdaClient:
+def lambda_client(aws: Aws) -> LambdaClient:
     """A Lambda client that waits 10 s for a refusal, which needs neither Imburse nor a key. One try: the next is due soon."""
-    import boto3
-    from botocore.config import Config
-
-    config = Config(
-        connect_timeout=2, read_timeout=PATIENCE_SECONDS, retries={"total_max_attempts": 1, "mode": "standard"}
-    )
-    return boto3.client("lambda", config=config)
+    client: LambdaClient = aws.client("lambda", connect_seconds=2, read_seconds=PATIENCE_SECONDS, tries=1)
+    return client
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
+    from imburse_auth.aws import Aws
+
 Item = dict[str, str | int]
 
 PATIENCE_SECONDS = 0.3  # a pool that takes longer is no faster than Imburse
@@ -25,21 +27,14 @@ class TableUnavailable(Exception):
     """DynamoDB is down, slow, throttling or forbidden. The message is the error's code, nothing of the item."""
 
 
-def dynamodb_client(*, patience_seconds: float = PATIENCE_SECONDS, tries: int = 1) -> DynamoDBClient:
+def dynamodb_client(aws: Aws, *, patience_seconds: float = PATIENCE_SECONDS, tries: int = 1) -> DynamoDBClient:
     """A DynamoDB client that gives up after 0.3 s: one try, since a second would cost the caller more than an exchange.
 
     Where no caller waits it may have more patience, for each of its tries. An operation that is tried twice may happen twice.
     """
-    import boto3
-    from botocore.config import Config
-
-    config = Config(
-        connect_timeout=patience_seconds,
-        read_timeout=patience_seconds,
-        retries={"total_max_attempts": tries, "mode": "standard"},
-        max_pool_connections=32,
+    client: DynamoDBClient = aws.client(
+        "dynamodb", connect_seconds=patience_seconds, read_seconds=patience_seconds, tries=tries, connections=32
     )
-    client = boto3.client("dynamodb", config=config)
     client.meta.events.register("before-parse.dynamodb", _only_whole_answers)
     return client
 

@@ -14,6 +14,7 @@ from typing import TypeVar
 
 import pytest
 
+from imburse_auth.aws import Aws
 from tests import dynalite_server
 from tests.dynalite_server import Dynalite
 from tests.processes import is_running
@@ -338,7 +339,7 @@ def function_client(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Table]:
 
     def make(url: str) -> Table:
         monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", url)
-        return Table(dynamodb_client(), "vending")
+        return Table(dynamodb_client(Aws()), "vending")
 
     return make
 

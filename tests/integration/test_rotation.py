@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import boto3
 import pytest
 
+from imburse_auth.aws import Aws
 from imburse_auth.credential import CredentialId
 from imburse_auth.exchange import Exchange
 from imburse_auth.retry import Deadline
@@ -63,7 +64,7 @@ class World:
         self.rotating = Rotating.assembled(
             client,
             Vendor(client, transport, Exchange(transport), HOSTS),
-            Table(dynamodb_client(patience_seconds=5.0), "vending"),
+            Table(dynamodb_client(Aws(), patience_seconds=5.0), "vending"),
             grace_seconds=0,
             delete_rotated_keys=True,
             audit=AuditTrail(lambda _: None),

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import botocore.exceptions
 import pytest
 
 from imburse_auth import CredentialId
+from imburse_auth.aws import Aws
 from tests.fake_table import FakeTable
 from tests.fakes import Clock, FakeLambda, aws_error
 from tests.machine import ENVIRON
-from vending.supply.waker import EVERY_SECONDS, Waker
+from vending.supply.waker import EVERY_SECONDS, LateLambda, Waker
 from vending.table import TableUnavailable
 
 TENANT_A = CredentialId("sandbox", "tenant-a")
@@ -80,5 +83,28 @@ def test_a_client_gives_up_soon_and_tries_once(monkeypatch: pytest.MonkeyPatch) 
 
     for name in ("AWS_DEFAULT_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, ENVIRON[name])
-    config: Any = lambda_client().meta.config
+    config: Any = lambda_client(Aws()).meta.config
     assert (config.connect_timeout, config.read_timeout, config.retries["total_max_attempts"]) == (0.3, 0.3, 1)
+
+
+class CountingAws:
+    """Makes one fake Lambda client after the other."""
+
+    def __init__(self) -> None:
+        self.made: list[FakeLambda] = []
+
+    def client(self, service: str, **_: object) -> FakeLambda:
+        assert service == "lambda"
+        time.sleep(0.01)  # so that threads would overtake each other here
+        self.made.append(FakeLambda())
+        return self.made[-1]
+
+
+def test_the_client_is_made_when_a_pool_first_runs_low_and_once_for_all_threads(bench: Bench) -> None:
+    aws = CountingAws()
+    waker = Waker(bench.table, LateLambda(aws), ENVIRON["REFILL_FUNCTION"], clock=bench.clock)  # type: ignore[arg-type]
+    assert aws.made == []
+    credentials = [CredentialId("sandbox", f"tenant-{number}") for number in range(16)]
+    with ThreadPoolExecutor(16) as threads:
+        assert all(threads.map(waker.wake, credentials))
+    assert [len(client.invoked) for client in aws.made] == [16]

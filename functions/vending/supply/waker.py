@@ -11,7 +11,7 @@ import json
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -21,28 +21,46 @@ from vending.table import PATIENCE_SECONDS, Table, TableUnavailable
 if TYPE_CHECKING:
     from mypy_boto3_lambda import LambdaClient
 
+    from imburse_auth.aws import Aws
+
 EVERY_SECONDS = 5
 MARKER_KEPT_SECONDS = 86_400
 
 
-def lambda_client() -> LambdaClient:
+def lambda_client(aws: Aws) -> LambdaClient:
     """A Lambda client that gives up soon, after one try: the schedule comes round anyway."""
-    import boto3
-    from botocore.config import Config
-
-    config = Config(
-        connect_timeout=PATIENCE_SECONDS,
-        read_timeout=PATIENCE_SECONDS,
-        retries={"total_max_attempts": 1, "mode": "standard"},
+    client: LambdaClient = aws.client(
+        "lambda", connect_seconds=PATIENCE_SECONDS, read_seconds=PATIENCE_SECONDS, tries=1
     )
-    return boto3.client("lambda", config=config)
+    return client
+
+
+class LateLambda:
+    """A `lambda_client` that is made when it is first used: most environments end before one of their pools runs low."""
+
+    def __init__(self, aws: Aws) -> None:
+        self._aws = aws
+        self._lock = threading.Lock()
+        self._client: LambdaClient | None = None
+
+    def invoke(self, **asked: Any) -> Any:  # noqa: ANN401 - the client's own
+        """As the client does. Raises what botocore raises."""
+        with self._lock:
+            if self._client is None:
+                self._client = lambda_client(self._aws)
+        return self._client.invoke(**asked)
 
 
 class Waker:
     """Invokes the refill function, at most once in 5 s for a credential among all environments, and waits for nothing."""
 
     def __init__(
-        self, table: Table, lambda_: LambdaClient, refill_function: str, *, clock: Callable[[], float] = time.time
+        self,
+        table: Table,
+        lambda_: LambdaClient | LateLambda,
+        refill_function: str,
+        *,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._table = table
         self._lambda = lambda_
@@ -69,11 +87,12 @@ class Waker:
             )
             if marker is None:
                 return False
-            self._lambda.invoke(
+            answer = self._lambda.invoke(
                 FunctionName=self._refill_function,
                 InvocationType="Event",
                 Payload=json.dumps({"credential": str(credential)}).encode(),
             )
+            answer["Payload"].read()  # nothing stands in it, but unread it would cost the connection
         except (TableUnavailable, ClientError, BotoCoreError):
             return False
         return True

@@ -26,6 +26,8 @@ from imburse_auth.retry import Deadline
 if TYPE_CHECKING:
     from mypy_boto3_secretsmanager import SecretsManagerClient
 
+    from imburse_auth.aws import Aws
+
 TTL_SECONDS = 300
 STALE_SECONDS = 3600
 DOWN_SECONDS = 10
@@ -44,13 +46,10 @@ _DOWN = {
 _DOWN |= {"ThrottlingException", "Throttling", "TooManyRequestsException", "RequestLimitExceeded"}
 
 
-def secrets_client() -> SecretsManagerClient:
+def secrets_client(aws: Aws) -> SecretsManagerClient:
     """A Secrets Manager client that gives up within about 7 seconds: two tries, 1 s to connect and 2 s to read each."""
-    import boto3
-    from botocore.config import Config
-
-    config = Config(connect_timeout=1, read_timeout=2, retries={"total_max_attempts": 2, "mode": "standard"})
-    return boto3.client("secretsmanager", config=config)
+    client: SecretsManagerClient = aws.client("secretsmanager", connect_seconds=1, read_seconds=2, tries=2)
+    return client
 
 
 @dataclass(frozen=True)
