@@ -86,21 +86,26 @@ def send(
 ) -> Reply:
     """Call once, which spends the token. Raises CommandError where no answer came; it holds no part of the request."""
     import requests
+    from requests.adapters import HTTPAdapter
 
-    from imburse_auth.in_time import in_time
+    from imburse_auth.in_time import bound_body, bound_headers
 
     headers = {"Accept": "application/json", **(extra or {}), **checked_headers(vended)}
     url = checked_base(vended.base_url) + checked_path(path)
     if session is None:
         session = requests.Session()
         session.trust_env = False  # a .netrc would replace the Authorization header, a proxy variable would see it
+        adapter = HTTPAdapter()
+        bound_headers(adapter)  # the time-out alone starts anew with each byte
+        session.mount("https://", adapter)
+        session.mount("http://", adapter)  # checked_base lets plain http through to this machine only
     timeout = (CONNECT_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS)
     try:
         with session.request(
             method, url, headers=headers, data=body, allow_redirects=False, stream=True, timeout=timeout
         ) as response:
-            with in_time(READ_TIMEOUT_SECONDS, response.raw.shutdown):  # the time-out alone starts anew with each byte
-                content = response.raw.read(MOST_BYTES + 1, decode_content=True)
+            bound_body(response, READ_TIMEOUT_SECONDS)
+            content = response.raw.read(MOST_BYTES + 1, decode_content=True)
             seconds = response.elapsed.total_seconds()
             reply = Reply(response.status_code, response.reason or "", response.headers, content, seconds)
     except (requests.RequestException, OSError, ValueError) as exc:

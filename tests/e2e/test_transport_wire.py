@@ -21,6 +21,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from imburse_auth.errors import UpstreamProtocol, UpstreamUnavailable
 from imburse_auth.retry import Deadline
 from imburse_auth.transport import READ_TIMEOUT_SECONDS, Answer, Transport
+from imburse_vending import imburse_call
+from imburse_vending.common import CommandError
+from tests.cli_run import vended
 
 BODY = b'{"accessToken": "abc", "expires": 1614350382}'
 GOOD = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(BODY), BODY)
@@ -251,4 +254,20 @@ def test_a_host_that_says_nothing_is_given_up_in_time() -> None:
         started = time.monotonic()
         with pytest.raises(UpstreamUnavailable):
             send(Transport(), url, seconds=0.5)
+        assert time.monotonic() - started < READ_TIMEOUT_SECONDS
+
+
+@pytest.mark.parametrize("head", [b"", CHUNKED], ids=["headers", "body"])
+def test_the_command_lines_call_gives_up_what_drips_too(head: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(imburse_call, "READ_TIMEOUT_SECONDS", 1)
+
+    def serve(connection: socket.socket, _: int) -> None:
+        request(connection)
+        connection.sendall(head)
+        drip(connection, b"1\r\n \r\n" * 100 if head else b"HTTP/1.1 200 OK\r\n" + HEADER)
+
+    with upstream(serve) as (url, _):
+        started = time.monotonic()
+        with pytest.raises(CommandError, match="no answer"):
+            imburse_call.send(vended(base_url=url.removesuffix("/v1/identity/hmac")), "GET", "/v1/x")
         assert time.monotonic() - started < READ_TIMEOUT_SECONDS

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 LAYER = Path(__file__).parents[2] / "layers/imburse_auth"
-HEAVY = ("boto3", "botocore", "httpx", "requests", "urllib3", "tenacity", "pytest")
+HEAVY = ("boto3", "botocore", "httpx", "requests", "urllib3", "pytest")
 
 
 def loaded_after(code: str) -> set[str]:

@@ -1,64 +1,80 @@
 """A bound for the time in which an answer must arrive.
 
 A read time-out bounds the silence between two bytes only: a peer that sends a byte every few seconds would keep us for minutes,
-in the headers, or in what chunked encoding lets it send between the pieces of a body.
+in the headers, or in what chunked encoding lets it send between the pieces of a body. So before each read the socket's time-out
+is set to what is left of the whole: no thread watches, and there is none to lose in a fork or to find in a snapshot.
 """
 
 from __future__ import annotations
 
+import io
 import socket
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+import time
+from http.client import HTTPResponse
+from typing import TYPE_CHECKING, Any
 
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+    from requests import Response
     from requests.adapters import HTTPAdapter
-    from urllib3.response import HTTPResponse
-
-
-@contextmanager
-def in_time(seconds: float, hang_up: Callable[[], None]) -> Iterator[None]:
-    """Call `hang_up`, which shuts a socket down, if the block takes longer; TimeoutError is raised then, whatever came of it.
-
-    Shutting down wakes the thread that reads; closing would not.
-    """
-    late = threading.Event()
-
-    def end() -> None:
-        late.set()
-        with suppress(OSError, ValueError):
-            hang_up()
-
-    watchdog = threading.Timer(seconds, end)
-    watchdog.daemon = True
-    watchdog.start()
-    try:
-        yield
-    except Exception:
-        if late.is_set():
-            raise TimeoutError from None
-        raise
-    finally:
-        watchdog.cancel()
-    if late.is_set():  # what was cut off would otherwise read like the end
-        raise TimeoutError
 
 
 def bound_headers(adapter: HTTPAdapter) -> None:
-    """Make the adapter's connections end when the headers take longer in all than the read time-out."""
+    """Make the adapter's requests fail (ReadTimeout) when the headers take longer in all than the read time-out."""
     adapter.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _SecurePool}
 
 
+def bound_body(response: Response, seconds: float) -> None:
+    """Make reading `response.raw` fail (urllib3's ReadTimeoutError) once that many seconds have gone by.
+
+    For an answer that came, not read yet, by an adapter of `bound_headers`; another has no such bound.
+    """
+    answer = getattr(response.raw, "_original_response", None)
+    if isinstance(answer, _Answer):
+        answer.reader.end_in(seconds)
+
+
+class _Reader(io.RawIOBase):
+    """What a socket sends until a moment: the socket's own time-out from now on, or what `end_in` says later."""
+
+    def __init__(self, peer: socket.socket) -> None:
+        self._peer = peer
+        self._file = peer.makefile("rb", buffering=0)
+        self.end_in(peer.gettimeout() or 0)
+
+    def end_in(self, seconds: float) -> None:
+        self._until_seconds = time.monotonic() + seconds
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        """All that an HTTPResponse asks of a socket."""
+        return io.BufferedReader(self)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int | None:
+        left = self._until_seconds - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("timed out")
+        self._peer.settimeout(left)
+        return self._file.readinto(buffer)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+class _Answer(HTTPResponse):
+    def __init__(self, peer: socket.socket, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - passed on
+        self.reader = _Reader(peer)
+        super().__init__(self.reader, *arguments, **options)  # type: ignore[arg-type]  # it wants no more than makefile
+
+
 class _HeadersInTime(HTTPConnection):
-    def getresponse(self) -> HTTPResponse:  # type: ignore[override]  # as urllib3 itself does
-        """The answer. Raises TimeoutError, which urllib3 turns into its ReadTimeoutError."""
-        peer = self.sock
-        with in_time(self.timeout or 0, lambda: peer.shutdown(socket.SHUT_RDWR)):
-            return super().getresponse()
+    response_class = _Answer  # made once the socket has the read time-out
 
 
 class _Secure(_HeadersInTime, HTTPSConnection):

@@ -6,12 +6,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from secrets import SystemRandom
-from typing import TYPE_CHECKING
+from typing import TypeVar
 
-from imburse_auth.errors import UpstreamThrottled, UpstreamUnavailable, VendingError
+from imburse_auth.errors import UpstreamThrottled, UpstreamUnavailable
 
-if TYPE_CHECKING:
-    from tenacity import RetryCallState, Retrying
+_T = TypeVar("_T")
 
 MAX_ATTEMPTS = 4
 BACKOFF_BASE_SECONDS = 0.1
@@ -41,27 +40,26 @@ class Deadline:
 
 def retrying(
     deadline: Deadline, *, attempts: int = MAX_ATTEMPTS, sleep: Callable[[float], None] = time.sleep
-) -> Retrying:
-    """Retry throttling and unavailability, nothing else.
+) -> Callable[[Callable[[], _T]], _T]:
+    """What calls an operation, and again after throttling and unavailability, nothing else.
 
     What the upstream asked for with Retry-After is waited for, if it fits the deadline; if not, its answer stands.
     """
-    import tenacity
 
-    return tenacity.Retrying(
-        retry=tenacity.retry_if_exception_type((UpstreamThrottled, UpstreamUnavailable)),
-        wait=_wait_seconds,
-        stop=lambda state: (
-            state.attempt_number >= attempts
-            or state.upcoming_sleep + LEAST_ATTEMPT_SECONDS > deadline.remaining_seconds()
-        ),
-        sleep=sleep,
-        reraise=True,
-    )
+    def call(operation: Callable[[], _T]) -> _T:
+        attempt = 1
+        while True:
+            try:
+                return operation()
+            except (UpstreamThrottled, UpstreamUnavailable) as failure:
+                wait_seconds = max(_backoff_seconds(attempt), failure.retry_after_seconds or 0)
+                if attempt >= attempts or wait_seconds + LEAST_ATTEMPT_SECONDS > deadline.remaining_seconds():
+                    raise
+            sleep(wait_seconds)
+            attempt += 1
+
+    return call
 
 
-def _wait_seconds(state: RetryCallState) -> float:
-    backoff = _jitter(0, min(BACKOFF_CAP_SECONDS, BACKOFF_BASE_SECONDS * 2**state.attempt_number))
-    failure = state.outcome.exception() if state.outcome else None
-    asked = failure.retry_after_seconds if isinstance(failure, VendingError) else None
-    return max(backoff, asked or 0)
+def _backoff_seconds(attempt: int) -> float:
+    return _jitter(0, min(BACKOFF_CAP_SECONDS, BACKOFF_BASE_SECONDS * 2**attempt))

@@ -149,12 +149,12 @@ def _http_session() -> requests.Session:
 
 
 def _body(response: requests.Response) -> bytes:
-    from imburse_auth.in_time import in_time
+    from imburse_auth.in_time import bound_body
 
     body = bytearray()
-    with in_time(READ_TIMEOUT_SECONDS, response.raw.shutdown):
-        while piece := response.raw.read1(64 * 1024, decode_content=False):
-            body += piece
-            if len(body) > MAX_BODY_BYTES:
-                raise unexpected("the answer is larger than 6 MB", status=response.status_code)
+    bound_body(response, READ_TIMEOUT_SECONDS)
+    while piece := response.raw.read1(64 * 1024, decode_content=False):
+        body += piece
+        if len(body) > MAX_BODY_BYTES:
+            raise unexpected("the answer is larger than 6 MB", status=response.status_code)
     return bytes(body)
