@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -67,19 +68,26 @@ _CONDITIONS = [
     f'when {{ principal in Account::"{OTHER_ACCOUNT}" }}',
     "when { 1 == 2 }",
 ]
-RULES = st.tuples(
-    st.sampled_from(["permit", "permit", "forbid"]),
-    st.sampled_from(_PRINCIPALS),
-    st.sampled_from(_ACTIONS),
-    st.sampled_from(_RESOURCES),
-    st.sampled_from(_CONDITIONS),
-    st.sampled_from(["", "", "5/minute", "9/minute"]),
-)
 CREDENTIALS = (
     *(CredentialId("sandbox", name) for name in "abc"),
     CredentialId("production", "a"),
     CredentialId("x", "y"),
 )
+
+
+def rules(*, principals: Sequence[str] = (), resources: Sequence[str] = ()) -> st.SearchStrategy[tuple[str, ...]]:
+    """Rules by their parts, for `rule_text`, with these in their heads besides the usual; some do not fit the schema."""
+    return st.tuples(
+        st.sampled_from(["permit", "permit", "forbid"]),
+        st.sampled_from([*_PRINCIPALS, *principals]),
+        st.sampled_from(_ACTIONS),
+        st.sampled_from([*_RESOURCES, *resources]),
+        st.sampled_from(_CONDITIONS),
+        st.sampled_from(["", "", "5/minute", "9/minute"]),
+    )
+
+
+RULES = rules()
 
 
 def rule_text(number: int, rule: tuple[str, ...]) -> str:
@@ -98,9 +106,9 @@ def _fits(rule: tuple[str, ...]) -> bool:
     return True
 
 
-def texts(*, most: int = 5) -> st.SearchStrategy[tuple[str, ...]]:
+def texts(*, most: int = 5, of: st.SearchStrategy[tuple[str, ...]] = RULES) -> st.SearchStrategy[tuple[str, ...]]:
     """The rules of a policy, one text each; whatever does not fit the schema is left out."""
-    return st.lists(RULES.filter(_fits), min_size=1, max_size=most).map(
+    return st.lists(of.filter(_fits), min_size=1, max_size=most).map(
         lambda rules: tuple(rule_text(number, rule) for number, rule in enumerate(rules))
     )
 

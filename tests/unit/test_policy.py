@@ -144,6 +144,14 @@ def test_only_a_credential_is_named_as_one() -> None:
     assert not noted.names("sandbox/tenant-a")
 
 
+def test_a_rule_names_as_many_credentials_as_it_likes() -> None:
+    names = [f"sandbox/tenant-{number}" for number in range(1000)]
+    chain = " || ".join(f'resource == Credential::"{name}"' for name in names)
+    rules = policy(f"permit (principal, action, resource) when {{ {chain} }};")
+    assert all(map(rules.names, names))
+    assert rules.decide(ORDERS, "vend", CredentialId("sandbox", "tenant-999")).allowed
+
+
 @pytest.mark.parametrize(
     ("action", "resource"),
     [

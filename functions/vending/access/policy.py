@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import cedarpy
 from imburse_auth.credential import CredentialId
 from vending.access.caller import Caller
 from vending.access.limit import Budget, budgets_of
+from vending.access.slices import Slices
 
 SCHEMA_FILE = "schema.cedarschema"
 OPERATE = "operate"  # never meant by a rule that is about actions in general: it needs one that names it
@@ -38,21 +39,18 @@ class Decision:
 
 
 class Policy:
-    """A stage's rules. Immutable, so one object serves all threads."""
+    """A stage's rules. What they say never changes, so one object serves all threads."""
 
     def __init__(self, text: str, schema: str) -> None:
         """Parse and validate. Raises ValueError with what is wrong: a policy that is not sound decides nothing."""
         result = cedarpy.validate_policies(text, schema)
         if not result.validation_passed:
             raise ValueError("; ".join(str(error) for error in result.errors) or "is not valid")
-        self._policies = cedarpy.PolicySet.from_str(text)
-        rules = json.loads(cedarpy.policies_to_json_str(text))
-        # Not what annotations say: they are notes, whatever they look like.
-        self._named = frozenset(
-            _credentials_in([body | {"annotations": {}} for body in rules["staticPolicies"].values()])
-        )
-        self._budgets = budgets_of(rules["staticPolicies"])
-        self._operating = frozenset(rule for rule, body in rules["staticPolicies"].items() if _names_operate(body))
+        rules: dict[str, dict[str, Any]] = json.loads(cedarpy.policies_to_json_str(text))["staticPolicies"]
+        self._slices = Slices(text, rules)
+        self._named = frozenset(_credentials_in(rules.values()))
+        self._budgets = budgets_of(rules)
+        self._operating = frozenset(rule for rule, body in rules.items() if _names_operate(body))
 
     @classmethod
     def load(cls, path: Path) -> Policy:
@@ -80,7 +78,8 @@ class Policy:
             asked_of, environments = _uid("System", resource.name), []
         result = cedarpy.is_authorized(
             {"principal": principal, "action": _uid("Action", action), "resource": asked_of, "context": context},
-            self._policies,
+            # With the same groups as below: a rule about one that Cedar is not told of could not apply.
+            self._slices.bearing_on([principal, account], [asked_of, *environments]),
             [
                 {"uid": principal, "attrs": {}, "parents": [account]},
                 {"uid": asked_of, "attrs": {}, "parents": environments},
@@ -112,10 +111,15 @@ def _names_operate(rule: Mapping[str, Any]) -> bool:
     return _uid("Action", OPERATE) in actions
 
 
-def _credentials_in(node: object) -> Iterable[str]:
+def _credentials_in(rules: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     """Every `Credential::"..."` in the JSON form of the rules."""
-    parts = list(node.values()) if isinstance(node, dict) else node if isinstance(node, list) else []
-    if isinstance(node, dict) and node.get("type") == "Credential" and isinstance(node.get("id"), str):
-        yield node["id"]
-    for part in parts:
-        yield from _credentials_in(part)
+    # Not what annotations say: they are notes, whatever they look like.
+    nodes: list[Any] = [part for rule in rules for name, part in rule.items() if name != "annotations"]
+    while nodes:  # rather than by recursion: a chain of `||` is one level deeper with each
+        node = nodes.pop()
+        if isinstance(node, dict):
+            if node.get("type") == "Credential" and isinstance(node.get("id"), str):
+                yield node["id"]
+            nodes.extend(node.values())
+        elif isinstance(node, list):
+            nodes.extend(node)
