@@ -206,6 +206,35 @@ def test_no_vend_fails_because_of_the_table(step: tuple[str, str], how: How, cou
 
 @doors
 @hows
+@pytest.mark.parametrize(
+    ("step", "sources"),
+    [
+        (("query", "pool"), ["pool", "pool"]),  # what the vend before saw there does for these
+        (("take", "pool"), ["exchange", "exchange"]),
+        (("any", "any"), ["exchange", "exchange"]),
+    ],
+    ids=str,
+)
+def test_no_vend_fails_because_of_a_table_that_fails_after_a_look_at_the_pool(
+    step: tuple[str, str], sources: list[str], how: How, door: str
+) -> None:
+    house = House()
+    house.vend(door)
+    house.table.faults[step] = how
+    got: list[str] = []
+    for _ in range(2):
+        assert len(house.vend(door)) == 1
+        got += house.sources()
+    assert got == sources
+    assert house.table.hit or step == ("query", "pool")
+    left = len(house.table.partition(f"pool#{CREDENTIAL}"))
+    gone_unseen = POOLED - 1 - sources.count("pool") - left
+    assert gone_unseen == (0 if how == "refused" else {"query": 0, "take": 2, "any": 1}[step[0]])
+    house.drain()
+
+
+@doors
+@hows
 @steps
 def test_no_vend_fails_because_of_the_table_when_the_pool_is_empty(step: tuple[str, str], how: How, door: str) -> None:
     house = House(pooled=0)

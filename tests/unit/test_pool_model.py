@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
+from unittest import mock
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -30,7 +31,8 @@ from vending.access.limit import Budget
 from vending.access.policy import Decision
 from vending.errors import BrakeUnavailable, NotAuthorized, OverBudget
 from vending.supply.backoff import Backoff
-from vending.supply.pool import HANDFUL, ROUNDS, Pool, Pooled
+from vending.supply.leftovers import KEPT_SECONDS
+from vending.supply.pool import ROUNDS, Pool, Pooled
 from vending.supply.refill import LEAST_SECONDS, Refill, target
 from vending.table import TableUnavailable
 
@@ -45,6 +47,7 @@ FREEZABLE: list[tuple[Scope, str | None]] = [
     ("credential", str(CREDENTIAL)),
     ("caller", CALLERS[0].id),
 ]
+HANDFUL = 2  # instead of 16: a pool of a dozen is then a large one
 environments = st.integers(0, 2)
 Health = Literal["well", "refused", "lost"]
 
@@ -118,6 +121,7 @@ class Model:
     """What there should be, as plainly as it can be said."""
 
     tokens: dict[str, tuple[int, str]] = field(default_factory=dict)  # value: expires, public key
+    put_at: dict[str, float] = field(default_factory=dict)
     handed_out: list[str] = field(default_factory=list)
     frozen: frozenset[tuple[Scope, str | None]] = frozenset()
     spent: Counter[tuple[str, int]] = field(default_factory=Counter)
@@ -136,6 +140,14 @@ _serial = itertools.count()
 
 class History(RuleBasedStateMachine):
     """Each rule does one thing to the system and the same to the model, and compares what they say."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.smaller = mock.patch("vending.supply.pool.HANDFUL", HANDFUL)
+        self.smaller.start()
+
+    def teardown(self) -> None:
+        self.smaller.stop()
 
     @initialize()
     def begin(self) -> None:
@@ -183,14 +195,21 @@ class History(RuleBasedStateMachine):
 
     # Pool
 
-    @rule(who=environments, life_seconds=st.sampled_from([1, 299, 300, 301, 900, 1800]), old=st.booleans())
-    def put(self, who: int, life_seconds: int, old: bool) -> None:
-        value, expires = f"put-{next(self.serial)}", int(self.clock()) + life_seconds
+    @rule(
+        who=environments,
+        life_seconds=st.sampled_from([1, 299, 300, 301, 900, 1800]),
+        old=st.booleans(),
+        count=st.sampled_from([1, 8]),
+    )
+    def put(self, who: int, life_seconds: int, old: bool, count: int) -> None:
         public_key = "an-old-key" if old else self.key.api_key.public_key
-        pooled = Pooled(AccessToken(value, expires, "account-1", "tenant-a"), BASE_URL, public_key, None)
-        self.attempt(lambda: self.environments[who].pool.put(CREDENTIAL, pooled))
-        if self.table.health != "refused":
-            self.model.tokens[value] = (expires, public_key)
+        for number in range(count):
+            value, expires = f"put-{next(self.serial)}", int(self.clock()) + life_seconds + number
+            pooled = Pooled(AccessToken(value, expires, "account-1", "tenant-a"), BASE_URL, public_key, None)
+            self.attempt(lambda pooled=pooled: self.environments[who].pool.put(CREDENTIAL, pooled))  # type: ignore[misc]
+            if self.table.health != "refused":
+                self.model.tokens[value] = (expires, public_key)
+                self.model.put_at[value] = self.clock()
 
     @rule(who=environments, least_seconds=st.sampled_from([0, 300, 1500]), count=st.sampled_from([1, 1, 3, 30]))
     def claim(self, who: int, least_seconds: int, count: int) -> None:
@@ -209,24 +228,63 @@ class History(RuleBasedStateMachine):
         )
         values = {pooled.token.value for pooled in claimed}
         self.model.handed_out += [pooled.token.value for pooled in claimed]
-        soonest = sorted(expires for expires, _ in before.values() if expires >= self.clock() + least_seconds)
-        for pooled in claimed:
-            expires, public_key = before[pooled.token.value]
-            assert expires - self.clock() >= least_seconds
-            assert public_key == self.key.api_key.public_key
-            assert expires <= soonest[: (count + HANDFUL * 2**ROUNDS)][-1]
+        now = self.clock()
+        able = {
+            v
+            for v, (expires, key) in before.items()
+            if expires >= now + least_seconds and key == self.key.api_key.public_key
+        }
+        dying = {value for value in able if before[value][0] == now}  # they may be taken, but not be handed out
+        able -= dying
+        widest = HANDFUL * 2 ** (ROUNDS - 1)
+        # What an environment has seen in the last 5 s it need not look for, so it may not know what came since.
+        known = sorted(before[value][0] for value in able if now - self.model.put_at[value] >= KEPT_SECONDS)
+        for value in values:
+            assert value in able, "a token was handed out that lives too short, or is another key's"
+            assert before[value][0] <= [*known, math.inf][: count + widest][-1]
         gone = before.keys() - self.in_table().keys()
-        unfit = {value for value in before if before[value][1] != self.key.api_key.public_key}
+        assert failed or len(wasted) == len(gone & dying), "no other token is taken that is of no use"
         if failed:
             assert not values, "with a table that fails from the first call nothing is claimed"
-            assert not gone, "a claim that could not look takes nothing"
+            assert len(gone) <= (count if self.table.health == "lost" else 0), "what was tried may be gone, and no more"
+            assert gone <= able | dying
         else:
-            assert gone - unfit == values, "what fits is taken only to be handed out"
-            assert len(wasted) == len(gone & unfit)
-            able = {v for v, (e, _) in before.items() if e >= self.clock() + least_seconds} - unfit
-            assert len(values) == min(count, len(able))
+            assert gone - dying == values, "what is taken is handed out"
+            unfit = len(before) - len(able)
+            if unfit < widest:  # else they may hide what is behind them
+                assert len(values) == min(count, len(able))
         for value in gone:
             del self.model.tokens[value]
+
+    @rule(
+        who=environments,
+        other=environments,
+        between=st.sampled_from(["nothing", "rotation", "purge", "claims", "time", "outage", "new tokens", "refill"]),
+        least_seconds=st.sampled_from([0, 300]),
+        again_seconds=st.sampled_from([0, 300]),
+    )
+    def claim_twice(self, who: int, other: int, between: str, least_seconds: int, again_seconds: int) -> None:
+        """The second time knowing what the first has seen, which may not be so any more."""
+        self.put(who, 301, old=False, count=8)
+        self.claim(who, least_seconds, 1)
+        match between:
+            case "rotation":
+                self.key_is_rotated()
+            case "purge":
+                self.purge(other, rotated=False)
+            case "claims":
+                self.claim(other, 0, 3)
+            case "time":
+                self.clock.now += 4
+            case "outage":
+                self.table.health = "lost"
+                self.claim(who, 0, 3)
+                self.table.health = "well"
+            case "new tokens":
+                self.put(other, 1, old=False, count=8)
+            case "refill":
+                self.refill(other)
+        self.claim(who, again_seconds, 1)
 
     @rule(who=environments, least_seconds=st.sampled_from([0, 300]))
     def depth(self, who: int, least_seconds: int) -> None:
@@ -254,6 +312,7 @@ class History(RuleBasedStateMachine):
         known = dict(self.model.tokens)
         for token in made:
             self.model.tokens[token.value] = (token.expires, key)
+            self.model.put_at[token.value] = now
         there = self.in_table()
         assert there.keys() <= self.model.tokens.keys()
         useful = {v for v, (e, k) in known.items() if e > now and k == key}

@@ -290,8 +290,8 @@ def test_a_refill_that_cannot_be_woken_fails_no_vend(machine: Pooling, failure: 
 def test_a_table_that_fails_never_fails_a_vend(
     machine: Pooling, operation: str, failure: Exception, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    machine.invoke(SINGLE)  # so that the brake's state is known, and not yet what is in the pool
     values = machine.fill(20)
-    machine.invoke(SINGLE)  # so that the brake's state is known
     capsys.readouterr()
 
     def fail(name: str) -> None:
