@@ -10,7 +10,7 @@ bin := .venv/bin
 STAGE ?= dev
 ARCHITECTURE ?= arm64
 
-.PHONY: help demo serve dashboard test check unit integration e2e bench lint policy openapi picture rotate put-key format validate build deploy known-stage lock clean
+.PHONY: help demo serve dashboard test check unit integration e2e coverage bench load mutate scan lint policy openapi picture rotate put-key format validate build deploy known-stage lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -38,8 +38,20 @@ integration: ## tests on moto
 e2e: ## tests on the local stack
 	$(dev) $(bin)/pytest -q tests/e2e
 
-bench: ## measure side by side, and simulate the refill rule: tables here, plots and JSON in .local/bench
-	$(dev) $(bin)/python -m tests.bench.micro && $(bin)/python -m tests.bench.simulate_refill
+coverage: ## branch coverage of layers and functions by the fast tests; less than 97 % fails
+	$(dev) $(bin)/pytest -q -n auto --cov --cov-report=term-missing tests/unit tests/integration
+
+bench: ## measure everything side by side: tables here, plots and JSON in .local/bench; ARGS="--quick", "--readme", "--only NAME ..."
+	$(dev) requirements/install runtime && requirements/build here && $(bin)/python -m tests.bench $(ARGS)
+
+load: ## 64 callers for five minutes while everything around the functions fails in turns; MINUTES= CALLERS= SEED=
+	$(dev) $(bin)/python -m tests.load --minutes $(or $(MINUTES),5) --callers $(or $(CALLERS),64) --seed $(or $(SEED),1)
+
+mutate: ## change what everything rests on, one small thing at a time, and see the tests notice; MODULES="pool policy" JOBS=2
+	$(dev) requirements/install mutation && $(bin)/python -m tests.mutation --jobs $(or $(JOBS),2) $(MODULES)
+
+scan: ## bandit and detect-secrets: anything found fails
+	@requirements/install scan && tests/scan
 
 lint: ## ruff and mypy
 	$(dev) $(bin)/ruff check . && $(bin)/ruff format --check . && $(bin)/mypy

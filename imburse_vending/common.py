@@ -156,6 +156,7 @@ class Place:
         from botocore.exceptions import NoRegionError
 
         # The local stack's own endpoint is found by boto3's variables, which are this process's only by `. .local/env`.
+        # pragma: allowlist nextline secret (the service's name)
         variable = "AWS_ENDPOINT_URL_" + {"secretsmanager": "SECRETS_MANAGER"}.get(service, service.upper())
         if self.local and self.variable(variable) is None:  # never AWS itself, with keys that are made up
             raise CommandError(f"the local stack has no {service}", next_step="make serve again, from this checkout")

@@ -15,6 +15,7 @@ from local.demo_clients import TIMEOUT_SECONDS
 from local.demo_story import LOG_DEADLINE_SECONDS, Scene
 from local.demo_voice import StepFailed, Voice, expect
 
+ASK_SECONDS = 2 * TIMEOUT_SECONDS
 CREDENTIAL = "sandbox/tenant-b"
 REFILL_FUNCTION = "imburse-vending-refill:live"
 POOLED = 5
@@ -104,9 +105,7 @@ class Outage:
     def _ask(self) -> requests.Response:
         path = f"/v1/credentials/{CREDENTIAL}/token"
         self._voice.asks(f"POST {path}   signed as role/orders")
-        return requests.post(
-            self._scene.api_url + path, auth=self._scene.sign_as("orders", None), timeout=2 * TIMEOUT_SECONDS
-        )
+        return requests.post(self._scene.api_url + path, auth=self._scene.sign_as("orders", None), timeout=ASK_SECONDS)
 
     def _use(self, token: dict[str, Any]) -> int:
         answer = requests.get(f"{token['baseUrl']}/v1/identity/me", headers=token["headers"], timeout=TIMEOUT_SECONDS)

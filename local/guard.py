@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import subprocess
+import subprocess  # nosec B404 # starting a process is what this is for
 import sys
 
 
@@ -19,7 +19,7 @@ class Guard:
 
     def __init__(self) -> None:
         # A session of its own: Ctrl-C in the terminal, or a kill of our whole group, must not end the guard first.
-        self._process = subprocess.Popen(
+        self._process = subprocess.Popen(  # nosec B603 # this very file, by this very Python
             [sys.executable, "-I", "-S", __file__],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,

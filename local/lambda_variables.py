@@ -15,6 +15,7 @@ from local.template import FunctionSpec
 # environment stays out: credentials, profiles and proxies would reach real AWS, and code that works here thanks to them fails
 # when deployed.
 _OURS = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PYTHONPYCACHEPREFIX")
+_MADE_UP = "local"  # AWS credentials that are good for this machine's AWS alone
 
 
 def sealed_variables(region: str, home: Path) -> dict[str, str]:
@@ -26,9 +27,9 @@ def sealed_variables(region: str, home: Path) -> dict[str, str]:
         "TZ": ":UTC",
         "AWS_REGION": region,
         "AWS_DEFAULT_REGION": region,
-        "AWS_ACCESS_KEY_ID": "local",
-        "AWS_SECRET_ACCESS_KEY": "local",
-        "AWS_SESSION_TOKEN": "local",
+        "AWS_ACCESS_KEY_ID": _MADE_UP,
+        "AWS_SECRET_ACCESS_KEY": _MADE_UP,
+        "AWS_SESSION_TOKEN": _MADE_UP,
         "AWS_CONFIG_FILE": os.devnull,
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
         "AWS_EC2_METADATA_DISABLED": "true",

@@ -123,7 +123,7 @@ def test_an_api_wins_over_a_function_and_what_is_named_over_a_variable() -> None
         (None, None, False, "which vending machine"),
         (API, "vend:job", False, "exclude"),
         ("http://vending.test", None, False, "https"),
-        ("https://user:pw@vending.test", None, False, "without user"),
+        ("https://user:pw@vending.test", None, False, "without user"),  # pragma: allowlist secret (invented)
         (None, "vend", False, "without an alias"),
         (None, FUNCTION, False, "without an alias"),
         (None, "vend:job", True, "ARN"),

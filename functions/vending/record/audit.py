@@ -109,7 +109,7 @@ class AuditTrail:
         try:
             with self._lock:
                 self._append(members)
-        except (OSError, ValueError) as exc:
+        except Exception as exc:  # a bug too: without its record nothing leaves
             raise AuditUnavailable("the audit record could not be written", reason=type(exc).__name__) from exc
 
     def _append(self, members: dict[str, Any]) -> None:

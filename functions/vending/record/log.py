@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import traceback
 from typing import Any
 
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.logging.formatter import LambdaPowertoolsFormatter
 
-from vending.record.redaction import redact, silence_libraries
+from vending.record.redaction import redacted, silence_libraries
 
 
 class RedactingFormatter(LambdaPowertoolsFormatter):
-    """Powertools' JSON lines, each through the redaction as a whole."""
+    """Powertools' JSON lines, each value through the redaction, and in ASCII.
+
+    Whatever somebody else's text holds, no reader splits the line there and no output fails to encode it.
+    """
 
     def serialize(self, log: dict[str, Any]) -> str:  # type: ignore[override]
         """The line, without anything that looks like a secret."""
-        return redact(super().serialize(log))
+        # Read back, so that whatever Powertools makes text of is looked at as the text that it became.
+        return json.dumps(redacted(json.loads(super().serialize(log))), separators=(",", ":"))
 
 
 def make_logger(service: str) -> Logger:

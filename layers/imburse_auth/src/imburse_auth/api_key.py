@@ -18,7 +18,7 @@ Reuse = Literal["single-use", "shared"]
 
 _FIELDS: Final = {
     "publicKey": "public_key",
-    "privateKey": "private_key",
+    "privateKey": "private_key",  # pragma: allowlist secret (a name)
     "accountId": "account_id",
     "tenantId": "tenant_id",
     "name": "name",

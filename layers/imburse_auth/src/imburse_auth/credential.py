@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-SECRET_PREFIX = "imburse/"  # noqa: S105 - where secrets are, not one
+SECRET_PREFIX = "imburse/"  # noqa: S105  # nosec B105 # where secrets are, not one
 
 # ASCII letters and digits, not \w: an id that looks like another (a Cyrillic "а", a full-width "Ａ") must not parse.
 PART_PATTERN = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?"
