@@ -338,6 +338,26 @@ def test_a_key_that_stays_refused_is_left_alone_for_30_seconds(bench: Bench) -> 
     assert bench.run() in bench.imburse.tokens
 
 
+def test_a_key_that_replaces_a_refused_one_is_used_within_10_seconds(bench: Bench) -> None:
+    bench.imburse.keys.clear()
+    with pytest.raises(UpstreamRejected):
+        bench.run()
+    members = secret(publicKey="replaced")
+    bench.imburse.accept(members)
+    bench.fresh = ApiKey.from_secret(json.dumps(members))
+    bench.clock.now += 10
+    assert bench.imburse.tokens[bench.run()] == "replaced"
+
+
+def test_while_a_key_is_refused_it_is_read_again_each_5_seconds_and_no_oftener(bench: Bench) -> None:
+    bench.imburse.keys.clear()
+    for _ in range(29):
+        with pytest.raises(UpstreamRejected):
+            bench.run()
+        bench.clock.now += 1
+    assert (bench.rereads, len(bench.imburse.requests)) == (6, 1)
+
+
 def test_a_thread_that_is_refused_after_another_does_not_read_the_key_again(bench: Bench) -> None:
     bench.imburse.keys.clear()
 
@@ -422,6 +442,26 @@ def test_each_try_says_how_long_it_took(bench: Bench) -> None:
     assert [attempt.seconds for attempt in bench.attempts] == [1.5, 0.0]
 
 
+def test_how_long_a_try_took_is_told_rightly_soon_after_the_machine_was_started_too(bench: Bench) -> None:
+    monotonic = Clock(1.0)
+    exchange = Exchange(bench.imburse.transport(), clock=bench.clock, monotonic=monotonic)
+
+    def slow(request: requests.PreparedRequest) -> Answered:
+        monotonic.now += 1.5
+        return bench.imburse.obey(request)
+
+    bench.imburse.script = [slow]
+    deadline = Deadline.after(20, bench.clock)
+    exchange.access_token(bench.key, BASE_URL, deadline=deadline, on_attempt=bench.attempts.append)
+    assert [attempt.seconds for attempt in bench.attempts] == [1.5]
+
+
+def test_every_argument_may_be_given_by_its_name(bench: Bench) -> None:
+    exchange = Exchange(transport=bench.imburse.transport(), clock=bench.clock)
+    deadline = Deadline.after(20, bench.clock)
+    assert exchange.access_token(api_key=bench.key, base_url=BASE_URL, deadline=deadline).base_url == BASE_URL
+
+
 def test_what_was_exchanged_does_not_change(bench: Bench) -> None:
     exchanged = bench.exchange.access_token(bench.key, BASE_URL, deadline=Deadline.after(20, bench.clock))
     for thing, name in ((exchanged, "base_url"), (Attempt(1.0, None), "seconds")):
@@ -444,18 +484,20 @@ def test_a_remembered_refusal_says_what_the_host_said_and_ends_after_30_seconds_
 
 def test_a_second_refused_key_does_not_make_the_first_forgotten_before_its_time(bench: Bench) -> None:
     bench.imburse.keys.clear()
-    other = bench.fresh = ApiKey.from_secret(json.dumps(secret()))
-    for key in (other, bench.key, other):
+    other = ApiKey.from_secret(json.dumps(secret()))
+    for key in (other, bench.key, other, bench.key):
+        bench.fresh = key
         with pytest.raises(UpstreamRejected):
             bench.run(key=key)
     assert len(bench.imburse.requests) == 2
 
 
-def test_refusals_that_are_over_do_not_pile_up(bench: Bench) -> None:
+@pytest.mark.parametrize("seconds", [30, 31])
+def test_refusals_that_are_over_do_not_pile_up(bench: Bench, seconds: float) -> None:
     bench.imburse.keys.clear()
     for _ in range(3):
         key = bench.fresh = ApiKey.from_secret(json.dumps(secret()))
         with pytest.raises(UpstreamRejected):
             bench.run(key=key)
-        bench.clock.now += 30
+        bench.clock.now += seconds
     assert list(bench.exchange._refused_until) == [(BASE_URL, key)]

@@ -18,6 +18,7 @@ EXCHANGE_PATH = "/v1/identity/hmac"
 MAX_CLOCK_SKEW_SECONDS = 60
 MAX_CLOCK_CORRECTION_SECONDS = 86_400  # no clock that is kept at all is further off; a date beyond is a slip or a trick
 REFUSED_KEY_SECONDS = 30
+REREAD_SECONDS = 5  # while a key is refused: how often it is looked up whether another has taken its place
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class Exchange:
         self._lock = threading.Lock()
         self._offset_seconds: dict[str, float] = {}
         self._refused_until: dict[tuple[str, ApiKey], tuple[float, UpstreamRejected]] = {}
+        self._reread_at: dict[tuple[str, ApiKey], float] = {}
 
     def now(self, base_url: str) -> float:
         """Seconds since the epoch by the clock of that host, as far as it has corrected ours."""
@@ -76,10 +78,10 @@ class Exchange:
         """Exchange the key for a fresh token, with every attempt signed anew.
 
         `reread` fetches the key again past every cache, and the base URL that goes with it, given the key that was refused;
-        it is called once, after a 401 that the clocks do not explain.
+        it is called once after a 401 that the clocks do not explain, and each 5 s while the key is known to be refused.
         Raises UpstreamRejected, UpstreamProtocol, UpstreamThrottled or UpstreamUnavailable, and what `reread` raises.
         """
-        self._refuse_if_refused(base_url, api_key)
+        api_key, base_url = self._not_refused(api_key, base_url, reread)
         clock_corrected = key_reread = False
         while True:
             try:
@@ -155,6 +157,30 @@ class Exchange:
         self._offset_seconds[base_url] = offset
         return True
 
+    def _not_refused(
+        self, api_key: ApiKey, base_url: str, reread: Callable[[ApiKey], tuple[ApiKey, str]] | None
+    ) -> tuple[ApiKey, str]:
+        """What to exchange: the key, or if that is refused the one in its place by now. Raises UpstreamRejected."""
+        try:
+            self._refuse_if_refused(base_url, api_key)
+        except UpstreamRejected:
+            if reread is None or not self._may_reread(base_url, api_key):
+                raise
+            fresh = reread(api_key)
+            if fresh == (api_key, base_url):
+                raise
+            api_key, base_url = fresh
+            self._refuse_if_refused(base_url, api_key)
+        return api_key, base_url
+
+    def _may_reread(self, base_url: str, api_key: ApiKey) -> bool:
+        now = self._monotonic()
+        with self._lock:  # one thread of all that are refused together
+            if now < self._reread_at.get((base_url, api_key), 0.0) + REREAD_SECONDS:
+                return False
+            self._reread_at[base_url, api_key] = now
+            return True
+
     def _refuse_if_refused(self, base_url: str, api_key: ApiKey) -> None:
         if not self._refused_until:
             return
@@ -171,4 +197,6 @@ class Exchange:
         with self._lock:
             self._refused_until = {key: entry for key, entry in self._refused_until.items() if entry[0] > now}
             self._refused_until[base_url, api_key] = (now + REFUSED_KEY_SECONDS, final)
+            self._reread_at = {key: at for key, at in self._reread_at.items() if key in self._refused_until}
+            self._reread_at[base_url, api_key] = now
         return final
