@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
@@ -15,12 +16,14 @@ Kind = Literal[
     "drop",  # do the work, then close the connection instead of answering
     "drop_before",  # close the connection without doing the work
     "drop_mid_body",  # do the work, then close the connection halfway through the answer's body
+    "drip",  # do the work, then send the answer's body a byte at a time, `seconds` apart
     "garbage",  # do the work, then answer 200 with a body that is not JSON
     "oversized",  # do the work, then answer with a valid body padded to `bytes` (default 1 MiB)
     "same_token",  # answer the token issued last for this key once more
     "clock",  # keep time `seconds` away from the real one, in the Date header and in every judgement
 ]
 _KINDS: tuple[Kind, ...] = get_args(Kind)
+_SPOILING = tuple(kind for kind in _KINDS if kind not in ("latency", "same_token", "clock"))
 
 _FIELDS: Mapping[str, type | tuple[type, ...]] = {
     "kind": str,
@@ -34,7 +37,7 @@ _FIELDS: Mapping[str, type | tuple[type, ...]] = {
     "location": str,
     "bytes": int,
 }
-_NEEDS = {"latency": "seconds", "clock": "seconds", "status": "status"}
+_NEEDS = {"latency": "seconds", "clock": "seconds", "drip": "seconds", "status": "status"}
 
 
 @dataclass(frozen=True)
@@ -110,10 +113,14 @@ class Turn:
 
 
 class FaultBox:
-    """The faults in force. Those that spoil an answer take turns in the order they were added."""
+    """The faults in force. Those that spoil an answer take turns in the order they were added.
+
+    `befell` counts the requests that each kind met, since the start.
+    """
 
     def __init__(self) -> None:
         self._faults: list[Fault] = []
+        self.befell: Counter[Kind] = Counter()
 
     def add(self, fault: Fault) -> None:
         """Put a fault in force."""
@@ -136,9 +143,7 @@ class FaultBox:
         """Answer what befalls the next request to ``path``, and count it off."""
         late = self._take(path, method, ("latency",))
         same = self._take(path, method, ("same_token",))
-        spoilt = self._take(
-            path, method, ("status", "redirect", "drop", "drop_before", "drop_mid_body", "garbage", "oversized")
-        )
+        spoilt = self._take(path, method, _SPOILING)
         return Turn(late.seconds if late else 0.0, spoilt, same is not None)
 
     def _take(self, path: str, method: str, kinds: tuple[Kind, ...]) -> Fault | None:
@@ -148,5 +153,6 @@ class FaultBox:
                     del self._faults[index]
                 elif fault.times is not None:
                     self._faults[index] = replace(fault, times=fault.times - 1)
+                self.befell[fault.kind] += 1
                 return fault
         return None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 
 from aiohttp import web
 
@@ -29,6 +31,8 @@ async def spoil(
         spoilt = _padded(answer, fault.size_bytes)
     elif fault.kind == "drop_mid_body":
         return await _half_sent(request, answer)
+    elif fault.kind == "drip":
+        return await _dripped(request, answer, fault.seconds)
     else:
         if request.transport is not None:
             request.transport.abort()
@@ -59,3 +63,15 @@ async def _half_sent(request: web.Request, answer: web.StreamResponse) -> web.St
     if request.transport is not None:
         request.transport.close()
     return half
+
+
+async def _dripped(request: web.Request, answer: web.StreamResponse, pause_seconds: float) -> web.StreamResponse:
+    body = _body(answer)
+    dripping = web.StreamResponse(status=answer.status, headers=answer.headers)
+    dripping.content_length = len(body)
+    with suppress(ConnectionError):  # nobody need wait for the end of it
+        await dripping.prepare(request)
+        for byte in body:
+            await dripping.write(bytes([byte]))
+            await asyncio.sleep(pause_seconds)
+    return dripping

@@ -55,7 +55,7 @@ class StackSettings:
     `secrets` maps a secret's name to its text; the emulator knows the key of each that is a credential. `callers` maps an
     access key id to who signs with it, and may change while the stack runs. With `imburse_url` (a base URL) there is no
     emulator. `policy` is a Cedar file in place of the stage's own. A port of 0 is any free one. `log_file` gets what the
-    functions write. `parameters` are the template's, in place of its defaults.
+    functions write. `parameters` are the template's, in place of its defaults; `variables` are added to every function's.
     """
 
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -69,6 +69,7 @@ class StackSettings:
     concurrency: int = 8
     log_file: Path | None = None
     parameters: Mapping[str, str] = field(default_factory=dict)
+    variables: Mapping[str, str] = field(default_factory=dict)
 
 
 class LocalStack:
@@ -138,6 +139,7 @@ class LocalStack:
                 "AWS_ENDPOINT_URL": self.moto_url,
                 "AWS_ENDPOINT_URL_LAMBDA": base_url(lambda_listener),
                 "STS_ENDPOINTS": f"{REGION}={self.sts_url}",
+                **settings.variables,
             },
             concurrency=settings.concurrency,
         )

@@ -86,6 +86,8 @@ FAULTS: list[tuple[Fault, str | None, str]] = [
     (Fault("drop_before", path=ME), "upstream_unavailable", "hangs up without an answer"),
     (Fault("drop_mid_body", path=HMAC), "upstream_unavailable", "answer was cut off"),
     (Fault("drop_mid_body", path=ME), "upstream_unavailable", "answer was cut off"),
+    (Fault("drip", path=HMAC, seconds=0.05), "upstream_unavailable", "does not answer in time"),
+    (Fault("drip", path=ME, seconds=0.05), "upstream_unavailable", "does not answer in time"),
     (Fault("garbage", path=HMAC), "upstream_protocol", "answer is not JSON"),
     (Fault("garbage", path=ME), "upstream_protocol", "answer is not JSON"),
     (Fault("oversized", path=HMAC), "upstream_protocol", "larger than 64 KiB"),
