@@ -74,6 +74,10 @@ def test_account_and_tenant_are_optional_outside_a_secret() -> None:
             {"privateKey": "AGHYR1aWYgHgyjhJLkVCd7b8XfAVeA4tuFwCQl3X64Z="},
             "privateKey",
         ),  # bits that mean nothing are set
+        (
+            {"privateKey": "AGHYR1aWYgHgyjhJLkVCd7b8XfAVeA4tuFwCQl3X64+="},
+            "privateKey",
+        ),  # and so here, where what it should be sorts behind it
         ({"privateKey": ["x"]}, "privateKey"),
         ({"privateKey": "schlüssel"}, "privateKey"),
         ({"accountId": None}, "accountId"),
@@ -132,6 +136,11 @@ def test_a_secret_that_is_no_json_object_is_misconfigured(text: str) -> None:
 def test_a_field_that_stands_twice_is_told_from_broken_json() -> None:
     with pytest.raises(CredentialMisconfigured, match="twice"):
         ApiKey.from_secret('{"publicKey": "a", "publicKey": "b"}')
+
+
+def test_a_secret_may_hold_hundreds_of_members_that_mean_nothing() -> None:
+    notes = {f"note-{number}": number for number in range(300)}
+    assert ApiKey.from_secret(json.dumps(secret(**notes))).account_id == "account-1"
 
 
 def test_a_member_that_only_resembles_a_field_is_ignored() -> None:

@@ -82,6 +82,10 @@ def test_any_kind_of_bytes_is_signed_as_those_bytes(kind: Any) -> None:
     assert sign(KEY, kind(b"body"), nonce="n", timestamp=1) == sign(KEY, b"body", nonce="n", timestamp=1)
 
 
+def test_the_body_may_be_given_by_its_name() -> None:
+    assert sign(KEY, body=b"body", nonce="n", timestamp=1) == sign(KEY, b"body", nonce="n", timestamp=1)
+
+
 def test_an_error_about_the_body_does_not_carry_the_body() -> None:
     with pytest.raises(ValueError, match=r"^body: ") as caught:
         sign(KEY, "\ud800")
