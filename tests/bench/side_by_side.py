@@ -6,19 +6,17 @@ What is compared are medians, as ratios to the one that the others are held agai
 from __future__ import annotations
 
 import math
-import platform
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
-from os import cpu_count
-from typing import Any
-
-from rich.table import Table
+from typing import Literal
 
 # A percentile of fewer samples than this would be its largest sample, by another name.
 LEAST_SAMPLES_FOR_P99 = 100
+
+# Of samples: seconds, how many a second, bytes.
+Unit = Literal["s", "/s", "B"]
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,7 @@ class Contestant:
 
 @dataclass(frozen=True)
 class Timing:
-    """The samples of one contestant, in seconds a call; `ratio` is its median over that of the one it is held against."""
+    """The samples of one contestant, in the unit of its comparison; `ratio` is its median over that of the first."""
 
     name: str
     calls: int
@@ -54,12 +52,12 @@ class Timing:
     ratio: float
 
     @property
-    def p50_seconds(self) -> float:
+    def p50(self) -> float:
         """The median."""
         return statistics.median(self.samples)
 
     @property
-    def p99_seconds(self) -> float | None:
+    def p99(self) -> float | None:
         """The sample that at most one in a hundred exceeds; None of too few, or of means, which hide what is slow."""
         if self.calls > 1 or len(self.samples) < LEAST_SAMPLES_FOR_P99:
             return None
@@ -67,12 +65,64 @@ class Timing:
 
 
 @dataclass(frozen=True)
+class Target:
+    """`name`'s median is to be at most `at_most` times that of `beside`, or, by difference, at most so much above it in the
+    comparison's unit. Beside None is the first contestant."""
+
+    name: str
+    at_most: float
+    by: Literal["ratio", "difference"] = field(default="ratio", kw_only=True)
+    beside: str | None = field(default=None, kw_only=True)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of a target: the medians of its two contestants, and the figure that was to be at most `target.at_most`."""
+
+    target: Target
+    beside: Timing
+    subject: Timing
+
+    @property
+    def figure(self) -> float:
+        """Times as much, or so much more."""
+        ours, theirs = self.subject.p50, self.beside.p50
+        return ours / theirs if self.target.by == "ratio" else ours - theirs
+
+    @property
+    def met(self) -> bool:
+        """As exact as the samples: 2.001 is more than 2."""
+        return self.figure <= self.target.at_most
+
+
+@dataclass(frozen=True)
+class At:
+    """Where a comparison stands among others like it: `At("callers", 16)`."""
+
+    axis: str
+    value: float
+
+
+@dataclass(frozen=True)
 class Comparison:
-    """The timings of one question; the first is what the others are held against. `target` is words, for the reader."""
+    """The timings of one question; the first is what the others are held against. KeyError: a target names nobody in it."""
 
     what: str
-    target: str
     timings: tuple[Timing, ...]
+    targets: tuple[Target, ...] = ()
+    unit: Unit = "s"
+    at: At | None = None
+
+    def __post_init__(self) -> None:
+        self.verdicts()
+
+    def verdicts(self) -> list[Verdict]:
+        """One a target."""
+        by_name = {timing.name: timing for timing in self.timings}
+        return [
+            Verdict(target, by_name[target.beside] if target.beside else self.timings[0], by_name[target.name])
+            for target in self.targets
+        ]
 
 
 def compare(
@@ -81,7 +131,8 @@ def compare(
     *,
     rounds: int,
     warm_up: int,
-    target: str = "",
+    targets: Sequence[Target] = (),
+    at: At | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Comparison:
     """Run all in turn, `warm_up` rounds that do not count and `rounds` that do; the first is held against itself too."""
@@ -93,77 +144,36 @@ def compare(
             seconds = contestants[index].sample(clock)
             if number >= warm_up:
                 samples[index].append(seconds)
+    named = [(contestant.name, contestant.calls) for contestant in contestants]
+    return Comparison(what, _timings(named, samples), tuple(targets), at=at)
+
+
+def gathered(
+    what: str,
+    samples: Mapping[str, Sequence[float]],
+    *,
+    unit: Unit = "s",
+    targets: Sequence[Target] = (),
+    at: At | None = None,
+) -> Comparison:
+    """A comparison of samples that were taken elsewhere, by name; the others are held against the first."""
+    timings = _timings([(name, 1) for name in samples], list(samples.values()))
+    return Comparison(what, timings, tuple(targets), unit, at)
+
+
+def by_axis(comparisons: Sequence[Comparison]) -> list[list[Comparison]]:
+    """Those that compare the same things along one axis together, in its order."""
+    families: dict[tuple[str, ...], list[tuple[float, Comparison]]] = {}
+    for comparison in comparisons:
+        if comparison.at:
+            key = comparison.at.axis, comparison.unit, *(timing.name for timing in comparison.timings)
+            families.setdefault(key, []).append((comparison.at.value, comparison))
+    return [[comparison for _, comparison in sorted(family, key=lambda one: one[0])] for family in families.values()]
+
+
+def _timings(named: Sequence[tuple[str, int]], samples: Sequence[Sequence[float]]) -> tuple[Timing, ...]:
     floor = statistics.median(samples[0])
-    timings = (
-        Timing(contestant.name, contestant.calls, tuple(mine), statistics.median(mine) / floor)
-        for contestant, mine in zip(contestants, samples, strict=True)
+    return tuple(
+        Timing(name, calls, tuple(mine), statistics.median(mine) / floor)
+        for (name, calls), mine in zip(named, samples, strict=True)
     )
-    return Comparison(what, target, tuple(timings))
-
-
-def shown_seconds(seconds: float | None) -> str:
-    """Three digits and a unit: `1.23 ms`."""
-    if seconds is None:
-        return "–"
-    for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
-        if seconds >= size:
-            return f"{seconds / size:.{2 - min(2, int(math.log10(seconds / size)))}f} {unit}"
-    return f"{seconds * 1e9:.0f} ns"
-
-
-def rows(comparison: Comparison) -> list[tuple[str, ...]]:
-    """The comparison as the cells of a table: what, samples, p50, p99, ratio."""
-    return [
-        (
-            timing.name,
-            f"{len(timing.samples)}" + (f" of {timing.calls}" if timing.calls > 1 else ""),
-            shown_seconds(timing.p50_seconds),
-            shown_seconds(timing.p99_seconds),
-            f"{timing.ratio:.2f} x",
-        )
-        for timing in comparison.timings
-    ]
-
-
-def table(comparison: Comparison) -> Table:
-    """The comparison for a terminal."""
-    shown = Table(
-        title=comparison.what, title_justify="left", caption=comparison.target or None, caption_justify="left"
-    )
-    shown.add_column("", min_width=44)
-    for heading in ("samples", "p50", "p99", "beside the first"):
-        shown.add_column(heading, justify="right")
-    for cells in rows(comparison):
-        shown.add_row(*cells)
-    return shown
-
-
-def document(comparisons: Sequence[Comparison], *, at: datetime) -> dict[str, Any]:
-    """All of it as JSON, with the samples in seconds, when it was and on what kind of machine, by no name of its own."""
-    return {
-        "at": at.isoformat(timespec="seconds"),
-        "machine": {
-            "cores": cpu_count(),
-            "architecture": platform.machine(),
-            "system": platform.system(),
-            "python": platform.python_version(),
-        },
-        "comparisons": [
-            {
-                "what": comparison.what,
-                "target": comparison.target,
-                "timings": [
-                    {
-                        "name": timing.name,
-                        "calls": timing.calls,
-                        "p50Seconds": timing.p50_seconds,
-                        "p99Seconds": timing.p99_seconds,
-                        "ratio": timing.ratio,
-                        "samples": timing.samples,
-                    }
-                    for timing in comparison.timings
-                ],
-            }
-            for comparison in comparisons
-        ],
-    }

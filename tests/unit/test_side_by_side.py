@@ -1,26 +1,12 @@
-"""The arithmetic of `make bench`: what is timed, in which order, and what becomes of the figures. No figure of a machine is judged."""
+"""The arithmetic of `make bench`: what is timed, in which order, and what is held against what. No figure of a machine is judged."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
-from pathlib import Path
-from unittest import mock
 
 import pytest
 
-from tests.bench import micro
-from tests.bench.side_by_side import (
-    Comparison,
-    Contestant,
-    Timing,
-    compare,
-    document,
-    rows,
-    shown_seconds,
-    table,
-)
+from tests.bench.side_by_side import At, Comparison, Contestant, Target, Timing, Unit, by_axis, compare, gathered
 from tests.fakes import Clock
 
 
@@ -39,7 +25,7 @@ def test_a_ratio_is_one_median_over_the_other() -> None:
     floor = Contestant("floor", taking(clock, [2, 100, 4]))
     slower = Contestant("slower", taking(clock, [6, 5, 1000]))
     timings = compare("x", [floor, slower], rounds=3, warm_up=0, clock=clock).timings
-    assert [(t.name, t.p50_seconds, t.ratio) for t in timings] == [("floor", 4, 1), ("slower", 6, 1.5)]
+    assert [(t.name, t.p50, t.ratio) for t in timings] == [("floor", 4, 1), ("slower", 6, 1.5)]
 
 
 def test_what_warms_up_does_not_count() -> None:
@@ -74,82 +60,63 @@ def test_preparing_is_not_timed() -> None:
 
 
 def test_of_a_hundred_samples_one_may_be_worse_than_the_p99() -> None:
-    assert timing(*reversed(range(1, 101))).p99_seconds == 99
+    assert timing(*reversed(range(1, 101))).p99 == 99
 
 
 @pytest.mark.parametrize(
     "without", [timing(*range(1, 100)), timing(*range(1, 201), calls=10)], ids=["too few samples", "samples are means"]
 )
 def test_where_a_p99_would_say_nothing_there_is_none(without: Timing) -> None:
-    assert without.p99_seconds is None
+    assert without.p99 is None
+
+
+def test_samples_taken_elsewhere_are_held_against_the_first_name() -> None:
+    made = gathered("memory", {"floor": [2, 4, 3], "ours": [6.0], "theirs": [9, 12]}, unit="B", at=At("callers", 4))
+    assert [(t.name, t.p50, t.ratio, t.calls) for t in made.timings] == [
+        ("floor", 3, 1, 1),
+        ("ours", 6, 2, 1),
+        ("theirs", 10.5, 3.5, 1),
+    ]
+    assert (made.what, made.unit, made.at, made.targets) == ("memory", "B", At("callers", 4), ())
+
+
+def test_what_is_compared_keeps_its_targets_and_its_place() -> None:
+    clock, target, at = Clock(0), Target("b", 2), At("latency", 100)
+    contestants = [Contestant(name, taking(clock, [1])) for name in "ab"]
+    made = compare("x", contestants, rounds=1, warm_up=0, targets=[target], at=at, clock=clock)
+    assert (made.targets, made.at, made.unit) == ((target,), at, "s")
 
 
 @pytest.mark.parametrize(
-    ("seconds", "shown"),
+    ("target", "figure", "met"),
     [
-        (None, "–"),
-        (12.34, "12.3 s"),
-        (1.0, "1.00 s"),
-        (0.1234, "123 ms"),
-        (0.001234, "1.23 ms"),
-        (0.0000123, "12.3 µs"),
-        (0.000000123, "123 ns"),
+        (Target("ours", 2), 2, True),
+        (Target("ours", 1.99), 2, False),
+        (Target("ours", 0.5, beside="theirs"), 0.4, True),
+        (Target("ours", 4, by="difference"), 4, True),
+        (Target("ours", 3.99, by="difference"), 4, False),
+        (Target("ours", -12, by="difference", beside="theirs"), -12, True),
     ],
 )
-def test_seconds_are_shown_by_three_digits_and_a_unit(seconds: float | None, shown: str) -> None:
-    assert shown_seconds(seconds) == shown
+def test_a_target_is_met_at_its_figure_and_missed_above_it(target: Target, figure: float, met: bool) -> None:
+    (verdict,) = gathered("x", {"floor": [4], "ours": [8], "theirs": [20]}, targets=[target]).verdicts()
+    assert (verdict.figure, verdict.met) == (figure, met)
+    assert (verdict.subject.name, verdict.beside.name) == ("ours", target.beside or "floor")
 
 
-def test_a_row_says_what_how_many_how_long_and_how_much_slower() -> None:
-    slow = timing(*[0.002] * 100, ratio=2.5)
-    quick = timing(0.000004, calls=1000, ratio=1)
-    assert rows(Comparison("what", "", (slow, quick))) == [
-        ("x", "100", "2.00 ms", "2.00 ms", "2.50 x"),
-        ("x", "1 of 1000", "4.00 µs", "–", "1.00 x"),
-    ]
+@pytest.mark.parametrize("target", [Target("x", 2), Target("ours", 2, beside="x")])
+def test_a_target_for_nobody_is_an_error_where_it_is_set(target: Target) -> None:
+    with pytest.raises(KeyError):
+        gathered("what", {"ours": [8]}, targets=[target])
 
 
-def test_the_table_has_a_row_for_each_and_the_target_below() -> None:
-    shown = table(Comparison("what", "at most 2 x", (timing(1.0), timing(2.0))))
-    assert (shown.title, shown.caption, shown.row_count) == ("what", "at most 2 x", 2)
-    assert len(shown.columns) == len(rows(Comparison("what", "", (timing(1.0),)))[0])
+def along(axis: str, value: float, *, unit: Unit = "s", names: tuple[str, ...] = ("floor", "ours")) -> Comparison:
+    return gathered(f"{axis} {value:g}", {name: [1.0] for name in names}, unit=unit, at=At(axis, value))
 
 
-def test_the_document_is_json_with_every_sample() -> None:
-    comparison = Comparison("what", "at most 2 x", (timing(1.0, 3.0, ratio=1.0), timing(4.0, calls=7, ratio=2.0)))
-    made = json.loads(json.dumps(document([comparison], at=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC))))
-    assert made["at"] == "2026-01-02T03:04:05+00:00"
-    assert made["machine"].keys() == {"cores", "architecture", "system", "python"}
-    assert made["comparisons"] == [
-        {
-            "what": "what",
-            "target": "at most 2 x",
-            "timings": [
-                {"name": "x", "calls": 1, "p50Seconds": 2.0, "p99Seconds": None, "ratio": 1.0, "samples": [1.0, 3.0]},
-                {"name": "x", "calls": 7, "p50Seconds": 4.0, "p99Seconds": None, "ratio": 2.0, "samples": [4.0]},
-            ],
-        }
-    ]
-
-
-def test_the_command_measures_what_it_is_told_to_prints_it_and_keeps_it(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    asked: list[tuple[str, int]] = []
-
-    def measuring(name: str) -> Callable[[int], Comparison]:
-        def measure(rounds: int) -> Comparison:
-            asked.append((name, rounds))
-            print("a log line of the machine")  # noqa: T201 - it is what must not be seen
-            return Comparison(name, "", (timing(1.0),))
-
-        return measure
-
-    with mock.patch.dict(micro.COMPARISONS, {"sign": (measuring("sign"), 9, 3), "claim": (measuring("claim"), 8, 2)}):
-        micro.main(["--quick", "--only", "claim", "sign", "--out", str(tmp_path / "new")])
-    assert asked == [("claim", 2), ("sign", 3)]
-    kept = json.loads((tmp_path / "new/micro.json").read_text())
-    assert [comparison["what"] for comparison in kept["comparisons"]] == ["claim", "sign"]
-    shown = capsys.readouterr().out
-    assert "1.00 x" in shown
-    assert "a log line" not in shown
+def test_what_compares_the_same_along_an_axis_is_one_panel_in_the_axis_order() -> None:
+    late, early = along("callers", 16), along("callers", 1)
+    memory = along("callers", 1, unit="B")
+    others = along("callers", 4, names=("floor", "theirs"))
+    alone = gathered("alone", {"floor": [1.0]})
+    assert by_axis([late, memory, alone, others, early]) == [[early, late], [memory], [others]]
