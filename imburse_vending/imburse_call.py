@@ -95,6 +95,7 @@ def send(
     if session is None:
         session = requests.Session()
         session.trust_env = False  # a .netrc would replace the Authorization header, a proxy variable would see it
+        session.get_redirect_target = lambda _: None  # type: ignore[method-assign]  # or it reads a redirect's body, however large
         adapter = HTTPAdapter()
         bound_headers(adapter)  # the time-out alone starts anew with each byte
         session.mount("https://", adapter)

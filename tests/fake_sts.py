@@ -50,7 +50,7 @@ class FakeSts(BaseAdapter):
         self.clock = clock
         self.principals: dict[str, Principal] = {}
         self.requests: list[requests.PreparedRequest] = []
-        self.timeouts: list[tuple[float, float]] = []
+        self.timeouts: list[float] = []
         self.script: list[Behaviour] = []
         self.always: Behaviour | None = None
 
@@ -69,7 +69,7 @@ class FakeSts(BaseAdapter):
         assert options["verify"] is True
         assert urlsplit(request.url or "").netloc == urlsplit(STS_URL).netloc, "a proof went to another host"
         self.requests.append(request)
-        self.timeouts.append(options["timeout"])
+        self.timeouts.append(options["timeout"].total)
         behaviour = self.script.pop(0) if self.script else self.always
         result = behaviour(request) if behaviour else self.obey(request)
         if isinstance(result, Exception):

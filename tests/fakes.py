@@ -74,6 +74,7 @@ class FakeImburse(BaseAdapter):
         self.nonces: list[str] = []
         self.tokens: dict[str, str] = {}
         self.requests: list[requests.PreparedRequest] = []
+        self.options: list[dict[str, Any]] = []
         self.script: list[Behaviour] = []
         self.always: Behaviour | None = None
         self._lock = threading.Lock()
@@ -90,11 +91,11 @@ class FakeImburse(BaseAdapter):
         return transport
 
     def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:  # type: ignore[override]
-        assert options["timeout"][0] > 0
-        assert options["timeout"][1] > 0
+        assert options["timeout"].total > 0
         assert options["verify"] is True
         with self._lock:
             self.requests.append(request)
+            self.options.append(options)
             behaviour = self.script.pop(0) if self.script else self.always
         result = behaviour(request) if behaviour else self.obey(request)
         if isinstance(result, Exception):

@@ -61,11 +61,14 @@ class InternalError(VendingError):
 def bare(exc: _Leaving) -> _Leaving:
     """The error as it may leave a function.
 
-    Its message is one line of printable ASCII, nothing that led to it is shown, and its traceback says where but holds no
-    value any more: some reporters print the locals of each frame, and a key was one of them once.
+    Its message is one line of printable ASCII (but for the operating system's own, of an OSError), nothing that led to it is
+    shown, and its traceback says where but holds no value any more, except in the handler's own frame, which still runs: some
+    reporters print the locals of each frame, and a key was one of them once.
     """
     traceback.clear_frames(exc.__traceback__)
     exc.__cause__ = exc.__context__ = None
+    for part in exc.exceptions if isinstance(exc, ExceptionGroup) else ():
+        bare(part)
     text = str(exc)
     if not (text.isascii() and text.isprintable()):
         exc.args = (ascii(text)[1:-1],)

@@ -1,10 +1,12 @@
 """When a role's AWS credentials are read: not while a client is made, where the runtime gives them out at an address."""
 
+import time
 from typing import Any
 
 import pytest
 from botocore.credentials import Credentials
-from botocore.exceptions import MetadataRetrievalError
+from botocore.exceptions import ConnectTimeoutError, CredentialRetrievalError, MetadataRetrievalError
+from botocore.httpsession import URLLib3Session
 from botocore.utils import ContainerMetadataFetcher
 
 from imburse_auth.late_credentials import LateCredentials
@@ -55,11 +57,89 @@ def test_no_authorization_is_sent_where_none_is_given(asked: list[Any]) -> None:
     assert asked == [(ADDRESS, None)]
 
 
-def test_a_runtime_that_does_not_answer_is_an_error_of_botocores(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object, **__: object) -> None:
-        raise MetadataRetrievalError(error_msg="refused")
+GIVEN = {"AccessKeyId": "a", "SecretAccessKey": "s", "Token": "t", "Expiration": "2999-01-01T00:00:00Z"}
 
-    monkeypatch.setattr(ContainerMetadataFetcher, "retrieve_full_uri", fail)
+
+class Runtime:
+    """What gives credentials out; it fails, or answers what it is told to."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.answer: Any = MetadataRetrievalError(error_msg="no answer; secret-in-the-text")
+        self.asked = 0
+        self.now = 1_800_000_000.0
+        monkeypatch.setattr(ContainerMetadataFetcher, "retrieve_full_uri", self._ask)
+        self.found = LateCredentials(
+            Chain(), {"AWS_CONTAINER_CREDENTIALS_FULL_URI": ADDRESS}, clock=lambda: self.now
+        ).load_credentials()
+
+    def _ask(self, *_: object, **__: object) -> Any:
+        self.asked += 1
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+@pytest.fixture
+def runtime(monkeypatch: pytest.MonkeyPatch) -> Runtime:
+    return Runtime(monkeypatch)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        MetadataRetrievalError(error_msg="no answer; secret-in-the-text"),
+        {"Code": "x"},
+        [],
+        None,
+        GIVEN | {"Expiration": "soon"},
+        GIVEN | {"Expiration": None},
+        GIVEN | {"Expiration": "2020-01-01T00:00:00Z"},
+        GIVEN | {"Expiration": "2999-01-01T00:00:00"},
+        GIVEN | {"Expiration": 10**400},
+    ],
+)
+def test_whatever_comes_instead_of_credentials_is_an_error_of_botocores_that_quotes_nothing(
+    runtime: Runtime, answer: Any
+) -> None:
+    runtime.answer = answer
+    with pytest.raises(CredentialRetrievalError) as caught:
+        runtime.found.get_frozen_credentials()
+    assert "secret-in-the-text" not in str(caught.value)
+
+
+def test_after_a_failure_nobody_asks_for_a_second(runtime: Runtime) -> None:
+    for _ in range(5):
+        with pytest.raises(CredentialRetrievalError):
+            runtime.found.get_frozen_credentials()
+    assert runtime.asked == 1
+    runtime.answer = GIVEN
+    runtime.now += 0.9
+    with pytest.raises(CredentialRetrievalError):
+        runtime.found.get_frozen_credentials()
+    runtime.now += 0.1
+    assert runtime.found.get_frozen_credentials().access_key == "a"
+
+
+def test_a_clock_that_was_set_back_after_a_failure_keeps_nobody_from_asking(runtime: Runtime) -> None:
+    with pytest.raises(CredentialRetrievalError):
+        runtime.found.get_frozen_credentials()
+    runtime.answer = GIVEN
+    runtime.now -= 3600
+    assert runtime.found.get_frozen_credentials().access_key == "a"
+
+
+def test_the_runtime_is_waited_for_less_than_a_third_of_a_second_a_try_and_not_slept_between(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waited: list[float] = []
+
+    def send(self: URLLib3Session, _: object) -> None:
+        waited.append(self._timeout)
+        raise ConnectTimeoutError(endpoint_url=ADDRESS)
+
+    monkeypatch.setattr(URLLib3Session, "send", send)
+    monkeypatch.setattr(time, "sleep", lambda seconds: waited.append(seconds))
     found = LateCredentials(Chain(), {"AWS_CONTAINER_CREDENTIALS_FULL_URI": ADDRESS}).load_credentials()
-    with pytest.raises(MetadataRetrievalError):
+    with pytest.raises(CredentialRetrievalError):
         found.get_frozen_credentials()
+    assert waited == [0.3, 0.3, 0.3]

@@ -140,6 +140,12 @@ def test_credentials_that_do_not_exist_are_told_by_rule_in_heads_and_conditions(
     }
 
 
+def test_a_rule_of_a_thousand_alternatives_is_looked_through_too() -> None:
+    alternatives = " || ".join(f'resource == Credential::"sandbox/t{number}"' for number in range(1000))
+    book = RuleBook(f"permit (principal, action, resource) when {{ {alternatives} }};", SCHEMA)
+    assert len(book.dangling([])["policy0"]) == 1000
+
+
 @pytest.mark.parametrize(
     ("rules", "reached"),
     [
@@ -165,7 +171,7 @@ def test_a_credential_is_unreached_only_if_nobody_could_vend_it(rules: str, reac
     assert RuleBook(rules, SCHEMA).unreached([TENANT_A]) == (() if reached else (TENANT_A,))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(rules=policies.texts(), offset=st.integers(0, 30))
 def test_whoever_asks_for_an_unreached_credential_is_denied(rules: tuple[str, ...], offset: int) -> None:
     book = policies.book(rules)

@@ -253,5 +253,20 @@ def test_what_an_error_says_is_one_line(text: str) -> None:
     assert str(bare(ValueError("plain"))) == "plain"
 
 
+def test_the_errors_of_a_group_are_bare_too() -> None:
+    def fail() -> None:
+        private = "p" * 40
+        raise ValueError(f"two\nlines {len(private)}")
+
+    with pytest.raises(ValueError, match="two") as caught:
+        fail()
+    group = bare(ExceptionGroup("several", [ExceptionGroup("inner", [caught.value])]))
+    (inner,) = group.exceptions
+    assert isinstance(inner, ExceptionGroup)
+    assert str(inner.exceptions[0]).isprintable()
+    (frame,) = [frame for frame in _frames(inner.exceptions[0]) if frame.f_code.co_name == "fail"]
+    assert frame.f_locals == {}
+
+
 def test_the_settings_of_these_tests_are_those_of_the_functions() -> None:
     assert ENVIRON["AWS_ACCESS_KEY_ID"] == "testing"

@@ -1,6 +1,7 @@
 import json
 import ssl
 from email.utils import formatdate
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -208,10 +209,32 @@ def test_nothing_is_sent_when_no_time_is_left(sent: Sent) -> None:
     assert sent.imburse.requests == []
 
 
-def test_the_environment_does_not_decide_what_is_sent() -> None:
-    session = Transport()._session
-    assert session.trust_env is False
-    adapter: Any = session.get_adapter("https://x.test")
+def test_the_environment_does_not_decide_what_is_sent_and_where_to(
+    sent: Sent, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("default login somebody password else\n")
+    for name, value in {
+        "HTTPS_PROXY": "http://proxy.test:1",
+        "ALL_PROXY": "http://proxy.test:1",
+        "NETRC": str(netrc),
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(netrc))
+    sent.answer(200)
+    assert sent.imburse.requests[0].headers["Authorization"] == SECRET_HEADER
+    assert not sent.imburse.options[0].get("proxies")
+    assert sent.imburse.options[0]["verify"] is True
+
+
+def test_no_cookie_comes_back(sent: Sent) -> None:
+    sent.answer(200, b"{}", Set_Cookie="session=1; Path=/")
+    sent.answer(200)
+    assert "Cookie" not in sent.imburse.requests[1].headers
+
+
+def test_a_request_is_tried_once_and_32_connections_are_kept() -> None:
+    adapter: Any = Transport()._session.get_adapter("https://x.test")
     assert adapter.max_retries.total == 0
     assert adapter._pool_maxsize == 32
     assert adapter._pool_block is True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
+from threading import Lock
 from types import ModuleType
 from typing import Any
 
@@ -12,12 +13,14 @@ def import_late(name: str) -> None:
     """Have a module read and executed when something of it is first asked for, whoever imports it before."""
     if name in sys.modules:
         return
-    late = ModuleType(name)
+    late, lock = ModuleType(name), Lock()
 
     def __getattr__(attribute: str) -> Any:  # noqa: ANN401, N807 - what Python asks a module that lacks an attribute
-        if sys.modules.get(name) is late:
-            del sys.modules[name]
-        return getattr(import_module(name), attribute)
+        with lock:
+            if sys.modules.get(name) is late:
+                del sys.modules[name]
+            module = import_module(name)
+        return getattr(module, attribute)
 
     vars(late)["__getattr__"] = __getattr__
     sys.modules[name] = late

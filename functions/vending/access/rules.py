@@ -214,12 +214,13 @@ def statements(text: str) -> Iterator[Statement]:
         yield Statement(text[start:].rstrip(), begun_on)
 
 
-def _named(node: object, kind: str) -> Iterator[str]:
-    if isinstance(node, dict):
-        if node.get("type") == kind and isinstance(node.get("id"), str):
-            yield node["id"]
-        for part in node.values():
-            yield from _named(part, kind)
-    elif isinstance(node, list):
-        for part in node:
-            yield from _named(part, kind)
+def _named(tree: object, kind: str) -> Iterator[str]:
+    nodes = [tree]
+    while nodes:  # rather than by recursion: a chain of `||` is one level deeper with each
+        node = nodes.pop()
+        if isinstance(node, dict):
+            if node.get("type") == kind and isinstance(node.get("id"), str):
+                yield node["id"]
+            nodes.extend(node.values())
+        elif isinstance(node, list):
+            nodes.extend(node)

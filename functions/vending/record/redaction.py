@@ -16,16 +16,17 @@ _START = r"(?:(?<![A-Za-z0-9+/])|(?<=\\[bfnrt])|(?<=\\u[0-9a-f]{4}))"
 _QUOTES = r"[\\\"'\s]*"
 _SECRET = re.compile(
     rf"{_START}(?i:bearer|hmac)\s+[A-Za-z0-9._~+/:=-]{{8,}}"  # an Authorization value
-    rf"|{_START}eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*)?"  # a JSON Web Token
+    rf"|(?<![_-]){_START}eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*)?"  # a JSON Web Token
     rf"|{_START}[A-Za-z0-9+/]{{43}}=(?![A-Za-z0-9+/=])"  # base64 of 32 bytes: a private key, a signature
     # An AWS session token under its name, whatever quotes or escapes stand around it, and a signature of SigV4.
     rf"|(?P<session>(?i:session_?token|x-amz-security-token){_QUOTES}[:=]{_QUOTES})[A-Za-z0-9+/=_.~%-]{{8,}}"
     rf"|(?P<signed>(?i:signature){_QUOTES}[:=]{_QUOTES})[0-9a-f]{{64}}\b"
-    r"|(?P<named>(?i:privateKey|accessToken)\\*[\"']\s*:\s*\\*[\"'])[^\"'\\]+"
+    # To the quote that ends it, over the two escapes that a key or a token may be written with.
+    r"|(?P<named>(?i:privateKey|accessToken)\\*[\"']\s*:\s*\\*(?P<quote>[\"']))(?:(?!(?P=quote))[^\\]|\\+(?:/|u[0-9a-fA-F]{4}))+"
 )
 _KEPT = r"\g<session>\g<signed>\g<named>"  # names and quotes: what was JSON stays JSON
 _SECRET_NAMES = frozenset(
-    {"privatekey", "accesstoken", "sessiontoken", "x-amz-security-token", "signature", "authorization"}
+    {"privatekey", "accesstoken", "sessiontoken", "xamzsecuritytoken", "signature", "authorization"}
 )
 
 # What these say holds whole responses of Secrets Manager and requests to Imburse: botocore at DEBUG, but urllib3 at WARNING
@@ -46,10 +47,14 @@ def redacted(value: object) -> object:
         return [redacted(item) for item in value]
     if isinstance(value, dict):
         return {
-            redact(name): REMOVED if isinstance(item, str) and name.lower() in _SECRET_NAMES else redacted(item)
+            redact(name): REMOVED if isinstance(item, str | list | dict) and _is_secret(name) else redacted(item)
             for name, item in value.items()
         }
     return value
+
+
+def _is_secret(name: str) -> bool:
+    return name.lower().replace("_", "").replace("-", "") in _SECRET_NAMES
 
 
 def silence_libraries() -> None:

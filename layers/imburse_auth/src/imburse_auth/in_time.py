@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import socket
 import time
+from http import HTTPStatus
 from http.client import HTTPResponse
 from typing import TYPE_CHECKING, Any
 
@@ -71,6 +72,16 @@ class _Answer(HTTPResponse):
     def __init__(self, peer: socket.socket, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - passed on
         self.reader = _Reader(peer)
         super().__init__(self.reader, *arguments, **options)  # type: ignore[arg-type]  # it wants no more than makefile
+
+    def begin(self) -> None:
+        """Read the headers of the answer itself, and those that come before it (RFC 9110, 15.2) away.
+
+        http.client knows 100 alone, and takes a 103 for the whole answer: the real one would answer the next request.
+        """
+        super().begin()
+        while 100 < self.status < 200 and self.status != HTTPStatus.SWITCHING_PROTOCOLS:
+            self.headers = None  # type: ignore[assignment]  # as before the first
+            super().begin()
 
 
 class _HeadersInTime(HTTPConnection):

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 
 import requests
@@ -80,7 +79,7 @@ class Transport:
         left = deadline.remaining_seconds()
         if left <= 0:
             raise UpstreamUnavailable("no time was left to ask Imburse")
-        all_headers = {**self._session.headers, **headers}
+        all_headers = {"Accept": "application/json", "Accept-Encoding": "identity", **headers}
         if correlation_id is not None:
             all_headers["X-Correlation-ID"] = correlation_id
         if body is not None and not isinstance(body, bytes):
@@ -89,14 +88,16 @@ class Transport:
         request = requests.PreparedRequest()
         # `from None` throughout: what requests raises can carry the request, and with it the Authorization header.
         try:
-            # By hand: Session.request looks for settings to merge, of which there are none, for a sixth of the whole call.
+            # Straight to the adapter: a session reads the body of a redirect, whole and unpacked, before anybody sees it, and
+            # looks for settings to merge, of which there are none, for a sixth of the whole call.
             request.prepare(method=method, url=url, headers=all_headers, data=body)
-            response = self._session.send(
+            response = self._session.get_adapter(url).send(
                 request,
-                allow_redirects=False,
                 stream=True,
-                proxies={},
-                timeout=(min(CONNECT_TIMEOUT_SECONDS, left), min(READ_TIMEOUT_SECONDS, left)),
+                verify=self._session.verify,
+                timeout=urllib3.Timeout(
+                    connect=min(CONNECT_TIMEOUT_SECONDS, left), read=min(READ_TIMEOUT_SECONDS, left), total=left
+                ),
             )
         except (requests.ConnectionError, requests.Timeout) as exc:
             raise UpstreamUnavailable("no answer from Imburse", reason=type(exc).__name__) from None
@@ -107,11 +108,8 @@ class Transport:
 
 
 def _session() -> requests.Session:
+    # For its adapters alone: nothing is sent by it, so no .netrc, proxy variable or cookie decides what is sent and where to.
     session = requests.Session()
-    # The environment must not decide what is sent: a .netrc would replace our Authorization header, a proxy variable the host.
-    session.trust_env = False
-    session.headers.update({"Accept": "application/json", "Accept-Encoding": "identity"})
-    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
     # No retries below ours: urllib3 would repeat the header, and a nonce that was seen is refused (protocol.md, section 2).
     adapter = HTTPAdapter(pool_connections=8, pool_maxsize=MAX_CONNECTIONS, max_retries=0, pool_block=True)
     bound_headers(adapter)
@@ -122,6 +120,10 @@ def _session() -> requests.Session:
 
 def _read(response: requests.Response, deadline: Deadline) -> Answer:
     status = response.status_code
+    if (
+        status < 200
+    ):  # before anything is read, so that the connection is closed: what comes on it next is nobody's answer
+        raise UpstreamProtocol("Imburse answered with a change of protocol", upstream=UpstreamAnswer(status))
     if 300 <= status < 400:
         raise UpstreamProtocol(
             "Imburse answered with a redirect, which is not followed", upstream=UpstreamAnswer(status)
