@@ -95,7 +95,8 @@ def send(
     if session is None:
         session = requests.Session()
         session.trust_env = False  # a .netrc would replace the Authorization header, a proxy variable would see it
-        session.get_redirect_target = lambda _: None  # type: ignore[method-assign]  # or it reads a redirect's body, however large
+        # Or it reads the body of a redirect, however large.
+        session.get_redirect_target = lambda resp: None  # type: ignore[method-assign]  # noqa: ARG005
         adapter = HTTPAdapter()
         bound_headers(adapter)  # the time-out alone starts anew with each byte
         session.mount("https://", adapter)

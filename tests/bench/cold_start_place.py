@@ -20,6 +20,14 @@ BUNDLED = (
     *("requests", "urllib3", "certifi", "idna", "charset_normalizer"),
     *("aws_lambda_powertools", "jmespath", "typing_extensions.py"),
 )
+# Of each peer its module, and whether it is compiled.
+PEER_MODULES = {
+    "empty": ("empty", True),
+    "one_client": ("one_client", True),
+    "usual": ("usual", True),
+    "tutorial": ("tutorial", False),
+    "tutorial_compiled": ("tutorial", True),
+}
 POLICY_LAYER = {"/opt/access_policy": PROJECT / "layers/access_policy/access_policy"}
 
 
@@ -106,16 +114,16 @@ def functions(place: Place, specs: Mapping[str, FunctionSpec], variables: Mappin
 
 
 def peers(place: Place, folder: Path, variables: Mapping[str, str]) -> dict[str, Subject]:
-    """The peers, by module, laid out in `folder`: compiled like ours, but for the tutorial, which is as `sam build` leaves it."""
+    """The peers, laid out in `folder`: compiled like ours, but for the tutorial, which is both so and as `sam build` leaves it."""
     made = {}
-    for name, compiled in {"empty": True, "one_client": True, "usual": True, "tutorial": False}.items():
+    for name, (module, compiled) in PEER_MODULES.items():
         task = folder / ("compiled" if compiled else "plain")
         if not task.exists():
             _bundle(place, task)
             if compiled:
                 compile_all(place.python, task)
         spec = FunctionSpec(
-            name, name, f"{name}.handler", timeout_seconds=30, memory_mb=1024, environment={}, aliases=()
+            name, name, f"{module}.handler", timeout_seconds=30, memory_mb=1024, environment={}, aliases=()
         )
         made[name] = Subject(spec, task, variables=variables)
     return made

@@ -20,7 +20,7 @@ from rich.table import Table
 
 from tests.bench.cost_count import Load, counting
 from tests.bench.cost_prices import Tariff
-from tests.bench.cost_sheet import Inputs, Limit, Sheet, combinations, monthly
+from tests.bench.cost_sheet import NOT_COUNTED, Inputs, Limit, Sheet, combinations, monthly
 from tests.bench.cost_usage import total
 
 
@@ -58,11 +58,14 @@ def tables(made: Sequence[Sheet]) -> list[Table]:
         paid.add_row(f"{row[0].name}, ${row[0].price:.4g} a {row[0].unit}", *cells)
     paid.add_section()
     paid.add_row("together", *(f"{sheet.dollars_per_million():,.2f}" for sheet in made))
-    ends = _table("Vends a second at which a quota is reached", names)
-    reached = [{_quota(limit): f"{limit.vends_per_second:,.0f}" for limit in sheet.limits()} for sheet in made]
+    ends = _table("Vends a second at which a limit is reached, at so much of it a vend", names)
+    reached = [
+        {_quota(limit): f"{limit.vends_per_second:,.0f} at {limit.per_vend:.3g}" for limit in sheet.limits()}
+        for sheet in made
+    ]
     for quota in sorted({quota for one in reached for quota in one}):
         ends.add_row(quota, *(one.get(quota, "–") for one in reached))
-    fixed = _table("Dollars a month, without a vend", ["dollars"])
+    fixed = _table("Dollars a month, besides the vends", ["dollars"])
     for item, amount in _monthly(made).items():
         fixed.add_row(item, f"{amount:,.2f}")
     return [used, paid, ends, fixed]
@@ -74,18 +77,18 @@ def markdown(made: Sequence[Sheet]) -> str:
     about = (
         f"Counted at {load.vends_per_second:g} vends a second of one credential in {load.environments} environments, tokens of "
         f"{load.token_characters:,} characters. Prices of {tariff.region} as of {tariff.as_of}; assumed: an exchange takes "
-        f"{inputs.upstream_ms:g} ms, a call to DynamoDB {inputs.dynamodb_ms:g} ms. A stack without a vend costs "
-        f"${sum(_monthly(made).values()):,.0f} a month."
+        f"{inputs.upstream_ms:g} ms, a call to DynamoDB {inputs.dynamodb_ms:g} ms. Besides, a stack and its "
+        f"credential cost ${sum(_monthly(made).values()):,.0f} a month."
     )
     lines = [
         about,
         "",
-        "| vend | AWS calls | bytes to and from AWS | DynamoDB units, write and read | log bytes | $ a million | quotas reached first, vends/s |",
+        "| vend | AWS calls | bytes to and from AWS | DynamoDB units, write and read | log bytes | $ a million | ends first at, vends/s |",
         "|---|---|---|---|---|---|---|",
     ]
     for sheet in made:
         usage = sheet.usage
-        first = [f"{limit.name} {limit.vends_per_second:,.0f}" for limit in sheet.limits() if not limit.condition][:2]
+        first = [f"{limit.name} {limit.vends_per_second:,.0f}" for limit in sheet.limits() if not limit.condition][:3]
         cells = [
             f"{sheet.mode}, {'by direct invoke' if sheet.door == 'direct' else 'by the API'}",
             f"{total(usage, 'call'):.2f}",
@@ -96,7 +99,7 @@ def markdown(made: Sequence[Sheet]) -> str:
             "; ".join(first),
         ]
         lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", NOT_COUNTED]) + "\n"
 
 
 def document(made: Sequence[Sheet]) -> dict[str, Any]:
@@ -106,6 +109,7 @@ def document(made: Sequence[Sheet]) -> dict[str, Any]:
         "inputs": dataclasses.asdict(made[0].inputs),
         "tariff": dataclasses.asdict(made[0].tariff),
         "monthlyDollars": _monthly(made),
+        "notCounted": NOT_COUNTED,
         "vends": [
             {
                 "mode": sheet.mode,
@@ -145,10 +149,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     inputs = Inputs(**{one.name: options[one.name] for one in dataclasses.fields(Inputs)})
     load = Load(options["rate"], options["environments"], options["token_characters"])
     made = sheets(load, tariff, inputs)
-    console = Console(width=170)
+    console = Console(width=200)
     for table in tables(made):
         console.print(table)
-    console.print(f"{load}\n{inputs}\nprices of {tariff.region}, {tariff.as_of}: tests/bench/cost_prices.py")
+    console.print(
+        f"{NOT_COUNTED}\n{load}\n{inputs}\nprices of {tariff.region}, {tariff.as_of}: tests/bench/cost_prices.py"
+    )
     out.mkdir(parents=True, exist_ok=True)
     (out / "cost.json").write_text(json.dumps(document(made), indent=1) + "\n")
     (out / "cost.md").write_text(markdown(made))
@@ -163,7 +169,7 @@ def _quota(limit: Limit) -> str:
 
 def _monthly(made: Sequence[Sheet]) -> dict[str, float]:
     metrics = frozenset[tuple[str, ...]]().union(*(sheet.counted.metrics for sheet in made))
-    return monthly(made[0].tariff, len(metrics))
+    return monthly(made[0].tariff, made[0].inputs, len(metrics))
 
 
 def _table(title: str, columns: Sequence[str]) -> Table:

@@ -38,7 +38,7 @@ class Prices:
     # https://aws.amazon.com/cloudwatch/pricing/
     logs_gb_ingested: float = 0.57
     metric_month: float = 0.30
-    alarm_month: float = 0.10
+    alarm_metric_month: float = 0.10  # each metric that an alarm looks at
     dashboard_month: float = 3.00
     insight_rule_month: float = 0.50
     # https://aws.amazon.com/xray/pricing/

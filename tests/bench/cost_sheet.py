@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from tests.bench.cost_count import CREDENTIAL, MODES, WINDOW_SECONDS, Counted, Door, Mode
 from tests.bench.cost_prices import Tariff
 from tests.bench.cost_usage import LOG_EVENT_BYTES, Usage, combined, total
-from tests.stack import deploy, template
+from tests.stack import ORGANIZATION, deploy, template
 from vending.supply.refill import LARGEST_CHUNK
 
 MILLION, GB, MONTH_SECONDS = 1e6, 1e9, 730 * 3600
@@ -22,6 +23,11 @@ REPORT = (
     f"XRAY TraceId: {TRACE_ID}\tSegmentId: 557abcec3404e5a8\tSampled: true\t\n"
 )
 PLATFORM_LINES = (f"START RequestId: {REQUEST_ID} Version: 12\n", f"END RequestId: {REQUEST_ID}\n", REPORT)
+DETAILED_METRICS = 5  # of a method of the API: Count, Latency, IntegrationLatency, 4XXError and 5XXError
+NOT_COUNTED = (
+    "Not in the dollars: keeping the logs, the free tier, tax, data to callers over the internet, retries and refused requests, the other functions' "
+    "schedules, and further versions in SnapStart's cache."
+)
 # What stands for API Gateway's variables in its access log; the others have ten characters.
 ACCESS_LOG = {
     "requestId": REQUEST_ID,
@@ -42,6 +48,8 @@ class Inputs:
     own_ms: float = 3.0  # a vend's own work, on the CPU that comes with 1 GB
     environment_hours: float = 2.0  # how long Lambda keeps an environment
     log_deliveries_per_second: float = 1.0  # by which an environment's lines reach CloudWatch
+    api_methods: float = 1.0  # of the API that are called in a month: each has detailed metrics
+    reserved_concurrency: float = 0.0  # the template's ReservedConcurrency; 0 is none
 
 
 @dataclass(frozen=True)
@@ -120,8 +128,6 @@ class Sheet:
         prices, load, usage = self.tariff.prices, self.counted.load, self.usage
         seconds, rate = self.vend_seconds + self.refill_seconds, load.vends_per_second
         starts = load.environments / (self.inputs.environment_hours * 3600 * rate)
-        # A decryption for each secret read, and the table's key for each environment every five minutes.
-        decryptions = self._secret_reads + load.environments / (WINDOW_SECONDS * rate)
         traced = (
             min(rate, 1) + 0.05 * max(0.0, rate - 1)
         ) / rate  # X-Ray's default: one a second, and 5 % of the others
@@ -136,7 +142,7 @@ class Sheet:
             Item(
                 "Secrets Manager", 100 * total(usage, "call secrets-manager"), "10,000 calls", prices.secrets_10k_calls
             ),
-            Item("KMS", 100 * decryptions, "10,000 requests", prices.kms_10k_requests),
+            Item("KMS", 100 * self._decryptions, "10,000 requests", prices.kms_10k_requests),
             Item("CloudWatch Logs", MILLION * total(usage, "log") / GB, "GB", prices.logs_gb_ingested),
             Item("X-Ray", traced, "million traces", prices.xray_million_traces),
             Item("data to Imburse", MILLION * sent / GB, "GB", prices.internet_gb_out),
@@ -153,11 +159,12 @@ class Sheet:
         logs = load.environments * self.inputs.log_deliveries_per_second / load.vends_per_second
         found = [
             Limit("Lambda: executions at once", concurrency, self.vend_seconds + self.refill_seconds),
-            Limit("Lambda: requests", concurrency * quotas.lambda_requests_per_concurrency, 1.0),
+            Limit("Lambda: requests", concurrency * quotas.lambda_requests_per_concurrency, 1 + self.refill_runs),
+            Limit("our function: executions kept for it", self.inputs.reserved_concurrency, self.vend_seconds),
             Limit("DynamoDB: writes of the table", quotas.dynamodb_table_write_units, total(usage, "write")),
             Limit("DynamoDB: reads of the table", quotas.dynamodb_table_read_units, total(usage, "read")),
             Limit("Secrets Manager: reads", quotas.secrets_get_value, self._secret_reads),
-            Limit("KMS: decryptions", quotas.kms_symmetric, self._secret_reads),
+            Limit("KMS: decryptions", quotas.kms_symmetric, self._decryptions),
             Limit("CloudWatch Logs: deliveries", quotas.logs_put_events, logs),
         ]
         for name in sorted({meter.split(" ")[1] for meter in usage if meter.startswith(("read ", "write "))}):
@@ -167,12 +174,24 @@ class Sheet:
             found.append(Limit(f"DynamoDB: the partition {name}#...", 1.0, share))
         if self.door == "API":
             found.append(Limit("API Gateway: requests", quotas.api_requests, 1.0))
+            throttle = api_settings()
+            burst = throttle["ThrottlingBurstLimit"]
+            found.append(Limit(f"our API's throttle (bursts of {burst})", throttle["ThrottlingRateLimit"], 1.0))
         else:
             found.append(Limit("STS: requests", quotas.sts_requests, 1.0, "if each brings a proof"))
         if self.mode == "pool":
             wave_seconds = (self.inputs.upstream_ms + self.inputs.dynamodb_ms) / 1000
             found.append(Limit("our refill: tokens of one credential", LARGEST_CHUNK / wave_seconds, 1.0))
-        return sorted((limit for limit in found if limit.per_vend > 0), key=lambda limit: limit.vends_per_second)
+        return sorted(
+            (limit for limit in found if limit.per_vend > 0 and limit.quota > 0),
+            key=lambda limit: limit.vends_per_second,
+        )
+
+    @property
+    def _decryptions(self) -> float:
+        """One for each secret read, and the table's key for each environment every five minutes."""
+        load = self.counted.load
+        return self._secret_reads + load.environments / (WINDOW_SECONDS * load.vends_per_second)
 
     @property
     def _secret_reads(self) -> float:
@@ -182,21 +201,32 @@ class Sheet:
         return usage.get("exchange", 0.0) * self.inputs.upstream_ms
 
 
-def monthly(tariff: Tariff, metrics: int) -> dict[str, float]:
-    """What the stack costs a month without a vend: dollars, by the resources of the template and one credential's metrics."""
-    prices, stack = tariff.prices, deploy(OrganizationId="o-exampleorg1")
+def monthly(tariff: Tariff, inputs: Inputs, metrics: int) -> dict[str, float]:
+    """What the stack costs a month besides its vends: dollars, by the template's resources and one credential's metrics."""
+    prices, stack = tariff.prices, deploy(OrganizationId=ORGANIZATION)
     functions = len(stack.of_type("AWS::Lambda::Function"))
     cached = functions * memory_gb() * MONTH_SECONDS * prices.snapstart_cache_gb_second
-    alarms = len(stack.of_type("AWS::CloudWatch::Alarm"))
+    alarms = stack.of_type("AWS::CloudWatch::Alarm").values()
+    watched = sum(sum("MetricStat" in metric for metric in alarm.get("Metrics", ())) or 1 for alarm in alarms)
+    detailed = inputs.api_methods * DETAILED_METRICS if api_settings()["MetricsEnabled"] else 0
     return {
         f"SnapStart cache, one version of {functions} functions": cached,
-        f"{alarms} alarms": alarms * prices.alarm_month,
+        f"{len(alarms)} alarms that look at {watched} metrics": watched * prices.alarm_metric_month,
+        f"detailed metrics of the API, {inputs.api_methods:g} of its methods called": detailed * prices.metric_month,
         "the dashboard": len(stack.of_type("AWS::CloudWatch::Dashboard")) * prices.dashboard_month,
         "the rule for refused callers": len(stack.of_type("AWS::CloudWatch::InsightRule")) * prices.insight_rule_month,
         "the key": len(stack.of_type("AWS::KMS::Key")) * prices.kms_key_month,
         "a credential: its secret": prices.secret_month,
         f"a credential: {metrics} metrics of vend, api and refill": metrics * prices.metric_month,
     }
+
+
+def api_settings() -> Mapping[str, Any]:
+    """What the template says of every method of the API: its throttle and its metrics."""
+    (stage,) = deploy(OrganizationId=ORGANIZATION).of_type("AWS::ApiGateway::Stage").values()
+    (settings,) = stage["MethodSettings"]
+    assert (settings["ResourcePath"], settings["HttpMethod"]) == ("/*", "*")
+    return dict(settings)
 
 
 def memory_gb() -> float:

@@ -1,11 +1,10 @@
-"""Comparisons as a reader sees them: figures with units, targets in words, tables for a terminal, and the whole as JSON."""
+"""Comparisons as a reader sees them: figures with units, targets in words, and tables for a terminal."""
 
 from __future__ import annotations
 
 import math
 import platform
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from os import cpu_count
 from typing import Any
 
@@ -61,14 +60,14 @@ def rows(comparison: Comparison) -> list[tuple[str, ...]]:
             timing.name,
             f"{len(timing.samples)}" + (f" of {timing.calls}" if timing.calls > 1 else ""),
             shown(timing.p50, comparison.unit),
-            shown(_p99(timing, comparison.unit), comparison.unit),
+            shown(p99(timing, comparison.unit), comparison.unit),
             f"{timing.ratio:.2f} x",
         )
         for timing in comparison.timings
     ]
 
 
-def _p99(timing: Timing, unit: Unit) -> float | None:
+def p99(timing: Timing, unit: Unit) -> float | None:
     """None of rates: the bad ones are the small ones there."""
     return None if unit == "/s" else timing.p99
 
@@ -95,42 +94,4 @@ def machine() -> dict[str, Any]:
         "architecture": platform.machine(),
         "system": platform.system(),
         "python": platform.python_version(),
-    }
-
-
-def document(comparisons: Sequence[Comparison], *, at: datetime) -> dict[str, Any]:
-    """All of it as JSON, with every sample, when it was and on what kind of machine."""
-    return {
-        "at": at.isoformat(timespec="seconds"),
-        "machine": machine(),
-        "comparisons": [
-            {
-                "what": comparison.what,
-                "unit": comparison.unit,
-                "at": comparison.at and {"axis": comparison.at.axis, "value": comparison.at.value},
-                "targets": [
-                    {
-                        "name": verdict.subject.name,
-                        "beside": verdict.beside.name,
-                        "by": verdict.target.by,
-                        "atMost": verdict.target.at_most,
-                        "figure": verdict.figure,
-                        "met": verdict.met,
-                    }
-                    for verdict in comparison.verdicts()
-                ],
-                "timings": [
-                    {
-                        "name": timing.name,
-                        "calls": timing.calls,
-                        "p50": timing.p50,
-                        "p99": _p99(timing, comparison.unit),
-                        "ratio": timing.ratio,
-                        "samples": timing.samples,
-                    }
-                    for timing in comparison.timings
-                ],
-            }
-            for comparison in comparisons
-        ],
     }

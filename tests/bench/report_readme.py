@@ -2,35 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from datetime import datetime
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-from tests.bench.report import aim, became, machine, shown
-from tests.bench.side_by_side import Comparison, Timing, by_axis
+from tests.bench.report import aim, became, p99, shown
+from tests.bench.side_by_side import Comparison, Timing, Verdict
 
 OPENS, CLOSES = "<!-- bench -->", "<!-- /bench -->"
+HEADINGS = ("what", "measured", "p50", "p99", "beside", "its p50", "its p99", "ratio", "target")
 
 
-def markdown(comparisons: Sequence[Comparison], *, at: datetime) -> str:
-    """A line that says when and where, and a table with a row for each target, or one for a comparison that has none.
+def markdown(comparisons: Sequence[Comparison], *, on: Mapping[str, Any]) -> str:
+    """A line that says when and on what machine, and a table with a row for everybody that a comparison shows.
 
-    That is its second contestant beside the first, and along an axis only at both ends.
+    Where several rows answer the same question it stands in the first.
     """
-    on = machine()
+    days = sorted({f"{comparison.measured:%Y-%m-%d}" for comparison in comparisons if comparison.measured})
+    when = f" on {days[0]}" if len(days) == 1 else f" from {days[0]} to {days[-1]}" if days else ""
+    where = f"on {on['cores']} cores ({on['architecture']}, {on['system']}), Python {on['python']}"
     lines = [
-        f"Measured on {at:%Y-%m-%d}, on {on['cores']} cores ({on['architecture']}, {on['system']}), Python {on['python']}. Medians.",
+        f"Measured{when}, {where}. – is where there are too few samples for a p99, or means.",
         "",
-        "| what | ours | beside what | ratio | target |",
-        "|---|---|---|---|---|",
+        "| " + " | ".join(HEADINGS) + " |",
+        "|---" * len(HEADINGS) + "|",
     ]
-    lines += ["| " + " | ".join(cells) + " |" for comparison in ends(comparisons) for cells in _rows(comparison)]
+    lines += ["| " + " | ".join(cells) + " |" for comparison in comparisons for cells in _rows(comparison)]
     return "\n".join(lines) + "\n"
-
-
-def ends(comparisons: Sequence[Comparison]) -> list[Comparison]:
-    """Without those that have no target and stand between others on their axis."""
-    between = {id(one) for family in by_axis(comparisons) for one in family[1:-1] if not one.targets}
-    return [comparison for comparison in comparisons if id(comparison) not in between]
 
 
 def placed(readme: str, block: str) -> str:
@@ -44,14 +41,19 @@ def placed(readme: str, block: str) -> str:
 
 def _rows(comparison: Comparison) -> Iterator[tuple[str, ...]]:
     """The cells of each row."""
+    what = comparison.what
+    for timing in comparison.shown():
+        verdicts = [verdict for verdict in comparison.verdicts() if verdict.subject.name == timing.name]
+        for verdict in verdicts or (None,):
+            yield what, *_cells(comparison, timing, verdict)
+            what = ""
 
-    def figures(timing: Timing) -> str:
-        return f"{timing.name}: {shown(timing.p50, comparison.unit)}"
 
-    for verdict in comparison.verdicts():
-        ours, beside = verdict.subject, verdict.beside
-        target = f"{aim(verdict.target, comparison.unit).removesuffix(' than')}: {became(verdict)}"
-        yield comparison.what, figures(ours), figures(beside), f"{ours.p50 / beside.p50:.2f} x", target
-    if not comparison.targets:
-        beside, ours = comparison.timings[0], comparison.timings[1 % len(comparison.timings)]
-        yield comparison.what, figures(ours), figures(beside), f"{ours.ratio:.2f} x", ""
+def _cells(comparison: Comparison, timing: Timing, verdict: Verdict | None) -> tuple[str, ...]:
+    unit, beside = comparison.unit, verdict.beside if verdict else comparison.timings[0]
+    target = f"{aim(verdict.target, unit).removesuffix(' than')}: {became(verdict)}" if verdict else ""
+    ours, theirs = ((one.name, shown(one.p50, unit), shown(p99(one, unit), unit)) for one in (timing, beside))
+    ratio = f"{timing.p50 / beside.p50:.2f} x"
+    if verdict and verdict.target.by == "difference":
+        ratio += f", {'+' * (verdict.figure >= 0)}{shown(verdict.figure, unit)}"
+    return *ours, *theirs, ratio, target

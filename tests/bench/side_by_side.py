@@ -10,6 +10,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Literal
 
 # A percentile of fewer samples than this would be its largest sample, by another name.
@@ -105,16 +106,30 @@ class At:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The timings of one question; the first is what the others are held against. KeyError: a target names nobody in it."""
+    """The timings of one question; the first is what the others are held against. KeyError: a target, or `shows`, names nobody in it.
+
+    `shows` are those that the README's table has a row for besides those with a target; None is the last, unless there are
+    targets. `measured` is when, in UTC; None until somebody says so.
+    """
 
     what: str
     timings: tuple[Timing, ...]
     targets: tuple[Target, ...] = ()
     unit: Unit = "s"
     at: At | None = None
+    shows: tuple[str, ...] | None = None
+    measured: datetime | None = None
 
     def __post_init__(self) -> None:
         self.verdicts()
+        if unknown := set(self.shows or ()) - {timing.name for timing in self.timings}:
+            raise KeyError(*unknown)
+
+    def shown(self) -> list[Timing]:
+        """Those of whom the README's table tells, in their order."""
+        shows = ([] if self.targets else [self.timings[-1].name]) if self.shows is None else self.shows
+        names = {*shows, *(target.name for target in self.targets)}
+        return [timing for timing in self.timings if timing.name in names]
 
     def verdicts(self) -> list[Verdict]:
         """One a target."""
@@ -133,6 +148,7 @@ def compare(
     warm_up: int,
     targets: Sequence[Target] = (),
     at: At | None = None,
+    shows: Sequence[str] | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Comparison:
     """Run all in turn, `warm_up` rounds that do not count and `rounds` that do; the first is held against itself too."""
@@ -145,7 +161,7 @@ def compare(
             if number >= warm_up:
                 samples[index].append(seconds)
     named = [(contestant.name, contestant.calls) for contestant in contestants]
-    return Comparison(what, _timings(named, samples), tuple(targets), at=at)
+    return Comparison(what, _timings(named, samples), tuple(targets), at=at, shows=_told(shows))
 
 
 def gathered(
@@ -155,20 +171,25 @@ def gathered(
     unit: Unit = "s",
     targets: Sequence[Target] = (),
     at: At | None = None,
+    shows: Sequence[str] | None = None,
 ) -> Comparison:
     """A comparison of samples that were taken elsewhere, by name; the others are held against the first."""
     timings = _timings([(name, 1) for name in samples], list(samples.values()))
-    return Comparison(what, timings, tuple(targets), unit, at)
+    return Comparison(what, timings, tuple(targets), unit, at, _told(shows))
 
 
 def by_axis(comparisons: Sequence[Comparison]) -> list[list[Comparison]]:
-    """Those that compare the same things along one axis together, in its order."""
+    """Those that hold things against the same along one axis together, in its order; not all of them are at every place."""
     families: dict[tuple[str, ...], list[tuple[float, Comparison]]] = {}
     for comparison in comparisons:
         if comparison.at:
-            key = comparison.at.axis, comparison.unit, *(timing.name for timing in comparison.timings)
+            key = comparison.at.axis, comparison.unit, comparison.timings[0].name
             families.setdefault(key, []).append((comparison.at.value, comparison))
     return [[comparison for _, comparison in sorted(family, key=lambda one: one[0])] for family in families.values()]
+
+
+def _told(shows: Sequence[str] | None) -> tuple[str, ...] | None:
+    return None if shows is None else tuple(shows)
 
 
 def _timings(named: Sequence[tuple[str, int]], samples: Sequence[Sequence[float]]) -> tuple[Timing, ...]:

@@ -23,6 +23,7 @@ from tests.bench.whole_stack import ALIAS, CREDENTIAL, EMPTY, TUTORIAL, VEND, Wh
 from tests.processes import descendants
 
 CALLERS = (1, 2, 4, 8, 16, 32, 64)
+SHOWN_CALLERS = (1, 8, 64)
 ENVIRONMENTS = 4
 SLICE_SECONDS = 0.6
 VENDS = 2000
@@ -50,12 +51,21 @@ def memory(vends: int) -> list[Comparison]:
     """One environment of each: when it has started, after its first vend, and after so many more."""
     with whole_stack(environments=1) as stack, callers() as process:
         orders = _orders(stack)
-        held = {"that has started": _resident_bytes(stack.pid)}
-        for when, count in (("after its first vend", 1), (f"after {vends:,} vends more", vends)):
+        held = {0: _resident_bytes(stack.pid)}
+        for vended, count in ((1, 1), (vends + 1, vends)):
             for order in orders.values():
                 process.rate(replace(order, most=count))
-            held[when] = _resident_bytes(stack.pid)
-        return [gathered(f"Memory of an environment {when}", samples, unit="B") for when, samples in held.items()]
+            held[vended] = _resident_bytes(stack.pid)
+        return [
+            gathered(
+                f"Memory, after {vended:,} vend{'s' * (vended != 1)}",
+                samples,
+                unit="B",
+                at=At("vends", vended),
+                shows=[_VEND] if vended != 1 else [],
+            )
+            for vended, samples in held.items()
+        ]
 
 
 # Each with its rounds (of memory: its vends), and those of --quick.
@@ -85,8 +95,9 @@ def _rates(process: Callers, orders: Mapping[str, Order], count: int, rounds: in
         for turn in range(len(names)):
             name = names[(number + turn) % len(names)]
             rates[name].append(process.rate(replace(orders[name], callers=count, seconds=SLICE_SECONDS)))
-    what = f"Vends a second with {count} caller{'s' if count > 1 else ''}"
-    return gathered(what, rates, unit="/s", at=At("callers", count))
+    what = f"Vends a second, {count} caller{'s' if count > 1 else ''}"
+    shows = [_VEND] if count in SHOWN_CALLERS else []
+    return gathered(what, rates, unit="/s", at=At("callers", count), shows=shows)
 
 
 def _resident_bytes(host: int) -> dict[str, list[float]]:

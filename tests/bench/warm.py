@@ -47,9 +47,9 @@ AT_ONCE_TIMES = 3  # as many rounds where none is waited for
 WARM_UP = 2
 
 BARE = "a bare exchange"
-HANDLER, API_HANDLER = "direct door's handler, in this process", "API door's handler, in this process"
+HANDLER, API_HANDLER = "direct door's handler", "API door's handler"
 DOOR, API_DOOR = "direct door", "API door"
-FLOOR, API_FLOOR = (f"{door} to an empty function, and a bare exchange" for door in (DOOR, API_DOOR))
+FLOOR, API_FLOOR = (f"{door} to an empty function + an exchange" for door in (DOOR, API_DOOR))
 
 
 def warm(rounds: int) -> list[Comparison]:
@@ -58,14 +58,15 @@ def warm(rounds: int) -> list[Comparison]:
     with whole_stack(environments=1) as stack, handlers(stack) as here, _doors(stack, here) as (contestants, floors):
         for latency_seconds in LATENCIES_SECONDS:
             set_latency(stack.imburse_url, latency_seconds)
-            milliseconds = latency_seconds * 1000
+            here_too = contestants if latency_seconds else contestants + floors
             made = compare(
-                f"Warm vend, Imburse answering after {milliseconds:.0f} ms",
-                contestants if latency_seconds else contestants + floors,
+                f"Warm vend, {_named(latency_seconds)}",
+                here_too,
                 rounds=rounds if latency_seconds else rounds * AT_ONCE_TIMES,
                 warm_up=WARM_UP,
                 targets=[Target(name, OVERHEAD_SECONDS, by="difference") for name in (HANDLER, API_HANDLER)],
-                at=At("Imburse's latency in ms", milliseconds),
+                at=At("Imburse's latency in ms", latency_seconds * 1000),
+                shows=[contestant.name for contestant in here_too[1:]],
             )
             comparisons.append(made)
     return comparisons
@@ -84,7 +85,7 @@ def pooling(rounds: int) -> Comparison:
             for latency_seconds in LATENCIES_SECONDS
         ]
         targets = [Target(_named(latency_seconds), SAME_WITHIN) for latency_seconds in LATENCIES_SECONDS[1:]]
-        return compare("Warm vend out of the pool", contestants, rounds=rounds, warm_up=WARM_UP, targets=targets)
+        return compare("Vend out of the pool", contestants, rounds=rounds, warm_up=WARM_UP, targets=targets)
 
 
 def pool_batching(rounds: int) -> Comparison:
@@ -99,8 +100,8 @@ def pool_batching(rounds: int) -> Comparison:
                 prepare=lambda: here.fill(BATCH),
             ),
         ]
-        what = f"Batch, Imburse answering after {BATCH_LATENCY_SECONDS * 1000:.0f} ms"
-        return compare(what, contestants, rounds=rounds, warm_up=1)
+        what = f"Batch out of the pool, {_named(BATCH_LATENCY_SECONDS)}"
+        return compare(what, contestants, rounds=rounds, warm_up=1, shows=[])  # the README shows what has a target
 
 
 # Each with its rounds, and those of --quick.
@@ -120,7 +121,7 @@ def set_latency(imburse_url: str, seconds: float) -> None:
 
 
 def _named(latency_seconds: float) -> str:
-    return f"Imburse answering after {latency_seconds * 1000:.0f} ms"
+    return f"Imburse at {latency_seconds * 1000:.0f} ms"
 
 
 @contextmanager

@@ -24,7 +24,7 @@ def measured(name: str) -> list[dict[str, Timing]]:
     [
         ("sign", "hmac.digest and two base64 calls", "sign"),
         ("decide", "1 rule", "1,000 rules"),
-        ("decide-by-conditions", "1 rule", "1,000 rules"),
+        ("decide-at-worst", "1 rule", "1,000 rules, all name the caller"),
         ("load", "1 rule", "1,000 rules"),
         ("claim", "a bare conditional delete", "claim"),
         ("batch", "2 bare exchanges one after the other", "a batch of 40"),

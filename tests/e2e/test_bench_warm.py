@@ -57,7 +57,7 @@ def test_both_doors_and_their_handlers_stand_beside_the_bare_exchange_at_each_la
 
 def test_a_pooled_vend_is_measured_at_each_latency() -> None:
     (comparison,) = one_round(warm.pooling)
-    assert names(comparison) == ["Imburse answering after 0 ms", "Imburse answering after 10 ms"]
+    assert names(comparison) == ["Imburse at 0 ms", "Imburse at 10 ms"]
 
 
 def test_a_batch_out_of_the_pool_is_measured_beside_one_in_line() -> None:

@@ -249,8 +249,8 @@ def test_an_environment_that_exits_is_reported_and_replaced(host: Running, how: 
 
 def test_a_function_that_takes_too_long_is_killed_and_replaced(host: Running) -> None:
     started = time.monotonic()
-    answer, response = host.invoke("sleeping", {"seconds": 30})
-    assert time.monotonic() - started < 5
+    answer, response = host.invoke("sleeping", {"seconds": 300})
+    assert time.monotonic() - started < 30  # killed after its 1 s, or never: the client would have waited for 60
     assert response["FunctionError"] == "Unhandled"
     assert answer["errorType"] == "Sandbox.Timedout"
     request_id = response["ResponseMetadata"]["RequestId"]

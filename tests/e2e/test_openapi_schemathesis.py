@@ -49,7 +49,7 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, request
 
 
 @SCHEMA.parametrize()
-@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, derandomize=True, suppress_health_check=list(HealthCheck))
 def test_the_api_does_what_the_document_says(case: schemathesis.Case[Any], api: tuple[str, requests.Session]) -> None:
     url, session = api
     why = case.body.get("why") if isinstance(case.body, dict) else None

@@ -379,7 +379,7 @@ def test_a_table_that_stalls_is_given_up_after_its_patience_and_asked_once(
         with pytest.raises(TableUnavailable, match="ReadTimeoutError"):
             table.take("p", "s")
         took_seconds = time.monotonic() - started
-    assert PATIENCE_SECONDS <= took_seconds < 5  # generous: the machine may be busy
+    assert PATIENCE_SECONDS <= took_seconds < 30  # boto3 by itself would wait for 60
     assert len(connections) == 1
 
 

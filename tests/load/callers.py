@@ -1,6 +1,7 @@
 """The callers, in a process of their own: `python -m tests.load.callers` reads its orders, one line of JSON, from standard input.
 
-It writes each visit to a file as it ends, and ends itself with its input, when what is under way has been answered.
+It writes each visit to standard output as it ends, a line of JSON, and ends itself with its input, when what is under way has
+been answered.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -30,7 +30,7 @@ _WORDS = {"single": "token", "batch": "tokens", "inspect": "identity"}
 
 @dataclass(frozen=True)
 class Orders:
-    """Where to call, as whom and how often. `keys` is the secret access key of each role, `out` the file of the visits."""
+    """Where to call, as whom and how often. `keys` is the secret access key of each role."""
 
     api_url: str
     lambda_url: str
@@ -42,7 +42,6 @@ class Orders:
     callers: int
     seed: int
     pause_seconds: float
-    out: str
 
     def line(self) -> str:
         """As one line of JSON."""
@@ -143,14 +142,14 @@ async def call(orders: Orders, note: Callable[[Visit], None]) -> None:
 
 
 def main() -> None:
-    """Take orders, and write down what comes of them."""
+    """Take orders, and tell what comes of them."""
     orders = Orders.of(sys.stdin.readline())
-    with Path(orders.out).open("w", buffering=1, encoding="utf-8") as out:
 
-        def note(visit: Visit) -> None:
-            out.write(visit.line())
+    def note(visit: Visit) -> None:
+        sys.stdout.write(visit.line())
+        sys.stdout.flush()
 
-        asyncio.run(call(orders, note))
+    asyncio.run(call(orders, note))
 
 
 if __name__ == "__main__":

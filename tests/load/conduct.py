@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import cycle
@@ -58,22 +58,8 @@ class Outcome:
     log: Path = Path()
 
 
-class _Tail:
-    """The visits in a file that grows."""
-
-    def __init__(self, file: IO[str]) -> None:
-        self._file = file
-        self._begun = ""
-        self.visits: list[Visit] = []
-
-    def read(self) -> list[Visit]:
-        *lines, self._begun = (self._begun + self._file.read()).split("\n")
-        self.visits += map(Visit.of, lines)
-        return self.visits
-
-
 def conduct(plan: Plan, folder: Path, say: Callable[[str], None] = lambda _: None) -> Outcome:
-    """Run it; `folder` gets the functions' log and the visits. Nothing of it runs on afterwards, whatever is raised."""
+    """Run it; `folder` gets the functions' log. Nothing of it runs on afterwards, whatever is raised."""
     folder.mkdir(parents=True, exist_ok=True)
     with world(plan, folder) as (running, expected):
         environments = Environments(running.proxy.url, plan.seed)
@@ -81,15 +67,14 @@ def conduct(plan: Plan, folder: Path, say: Callable[[str], None] = lambda _: Non
         refills = _Refills(running.stack.lambda_url, outcome.refills)
         refills.fire()
         refills.join()
-        with _calling(plan, running, expected, folder) as tail:
+        with _calling(plan, running, expected, outcome.visits):
             outcome.began = time.time() + plan.lead_seconds
             _play(plan, running, outcome, environments, refills, say)
             say("every fault is over; waiting until everybody is served again")
-            outcome.settled = _settle(outcome, tail, plan.settle_seconds)
+            outcome.settled = _settle(outcome, plan.settle_seconds)
             outcome.ended = time.time()
             environments.look()
             refills.join()
-        outcome.visits = tail.visits
         outcome.environments = list(environments.seen.values())
         outcome.issued, outcome.statistics = running.issued.times, running.issued.as_json()
     return outcome
@@ -116,9 +101,8 @@ def _play(
         wait.until(end + late_seconds)
         wait.until(end + late_seconds + _MEETING_SECONDS, or_else=lambda: running.met(name) > met)  # noqa: B023
         late_seconds = max(late_seconds, wait.seconds() - end)
-        met = running.met(name) - met
         running.end(name)
-        outcome.faults.append(Happened(name, began, time.time(), met))
+        outcome.faults.append(Happened(name, began, time.time(), running.met(name) - met))
 
 
 class _Waiting:
@@ -153,20 +137,27 @@ class _Waiting:
         self._outcome.kills += filter(None, map(self._environments.kill, functions))
 
 
-def _settle(outcome: Outcome, tail: _Tail, seconds: float) -> bool:
-    """Wait until every kind of caller was served some times in a row since the last fault; False if that takes longer."""
-    since = outcome.faults[-1].ended
+def _settle(outcome: Outcome, seconds: float) -> bool:
+    """Wait until everybody is well again since the last fault; False if that takes longer."""
     deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        well: Counter[tuple[str, str]] = Counter()
-        for visit in tail.read():
-            if visit.started > since:
-                expected = visit.code is None or visit.code in ("over_budget", "not_authorized")
-                well[visit.kind, visit.door] = well[visit.kind, visit.door] + 1 if expected else 0
-        if all(well[kind.name, kind.door] >= _WELL for kind in KINDS):
-            return True
+    while not all_well(list(outcome.visits), since=outcome.faults[-1].ended):
+        if time.monotonic() > deadline:
+            return False
         time.sleep(5 * _TICK_SECONDS)
-    return False
+    return True
+
+
+def all_well(visits: Iterable[Visit], *, since: float) -> bool:
+    """Whether every kind of caller was answered as it should be some times in a row with what it asked after that time.
+
+    One that is over its budget is answered rightly, but not served: that says nothing either way.
+    """
+    well: Counter[tuple[str, str]] = Counter()
+    for visit in visits:
+        if visit.started > since and visit.code != "over_budget":
+            served = visit.code in (None, "not_authorized")
+            well[visit.kind, visit.door] = well[visit.kind, visit.door] + 1 if served else 0
+    return all(well[kind.name, kind.door] >= _WELL for kind in KINDS)
 
 
 class _Refills:
@@ -196,9 +187,9 @@ class _Refills:
 
 
 @contextmanager
-def _calling(plan: Plan, running: World, expected: dict[str, Expected], folder: Path) -> Iterator[_Tail]:
-    """The callers, at it until the block is left, and the visits that they write down; all of them once it was left."""
-    stack, out = running.stack, folder / "visits.jsonl"
+def _calling(plan: Plan, running: World, expected: dict[str, Expected], visits: list[Visit]) -> Iterator[None]:
+    """The callers, at it until the block is left; `visits` gets what they tell of each, all of it once the block was left."""
+    stack = running.stack
     orders = Orders(
         stack.api_url,
         stack.lambda_url,
@@ -210,26 +201,33 @@ def _calling(plan: Plan, running: World, expected: dict[str, Expected], folder: 
         plan.callers,
         plan.seed,
         plan.pause_seconds,
-        str(out),
     )
-    out.write_text("")
     command = [sys.executable, "-m", "tests.load.callers"]
     # A session of its own: Ctrl-C is for us, who end the callers in good order.
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, text=True, cwd=PROJECT, start_new_session=True)
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=PROJECT, start_new_session=True
+    )
     assert process.stdin
+    assert process.stdout
+    listener = threading.Thread(target=_listen, args=(process.stdout, visits))
+    listener.start()
     try:
-        with out.open(encoding="utf-8") as written:
-            process.stdin.write(orders.line())
-            process.stdin.flush()
-            tail = _Tail(written)
-            yield tail
-            process.stdin.close()
-            ended = process.wait(2 * PATIENCE_SECONDS)
-            tail.read()
-            if ended:
-                raise RuntimeError(f"the callers ended with {ended}")
+        process.stdin.write(orders.line())
+        process.stdin.flush()
+        yield
+        process.stdin.close()
+        if ended := process.wait(2 * PATIENCE_SECONDS):
+            raise RuntimeError(f"the callers ended with {ended}")
     finally:
         if process.poll() is None:
             process.kill()
             process.wait()
+        listener.join()
         process.stdin.close()
+        process.stdout.close()
+
+
+def _listen(told: IO[str], visits: list[Visit]) -> None:
+    for line in told:
+        if line.endswith("\n"):  # else its writer was killed
+            visits.append(Visit.of(line))  # noqa: PERF401 - others look at them meanwhile

@@ -4,41 +4,27 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
 from local.stack import PROJECT
 from tests.load.conduct import Outcome
-from tests.load.explain import codes, explains, kind_of, recoveries
+from tests.load.explain import kind_of, recoveries, unexplained
+from tests.load.judge_books import budgeted, chained, pooled, recorded
 from tests.load.measures import growths_mib
-from tests.load.plan import BUDGET_PER_MINUTE, BUDGETED, GROWTH_MIB, KILLED, MOST_GROWTH_MIB, SHARED
+from tests.load.plan import FUNCTION, GROWTH_MIB, KILLED, MOST_GROWTH_MIB, REPEATED, SHARED
 from tests.load.trail import Trail
-from tests.load.visit import Visit
-from tests.load.world import caller_id
+from tests.load.verdict import Verdict, counts
 
+_USED_BEFORE = "ACCESS_TOKEN_ALREADY_USED"
 _ROW = re.compile(r"^\| `(\w+)` \| (\d{3}) \| `(\w+)` \|", re.MULTILINE)
-
-
-@dataclass
-class Verdict:
-    """A rule, what was counted for it, and what speaks against it."""
-
-    rule: str
-    evidence: str
-    against: list[str] = field(default_factory=list)
-
-    @property
-    def holds(self) -> bool:
-        """Whether nothing does."""
-        return not self.against
 
 
 def judge(outcome: Outcome, trail: Trail) -> list[Verdict]:
     """Every rule."""
     judges: list[Callable[[Outcome, Trail], Verdict]] = [
-        once, used_once, right, documented, explained, recovered, recorded, chained, budgeted, memory,
+        happened, once, used_once, right, documented, explained, recovered, recorded, chained, budgeted, pooled, memory,
     ]  # fmt: skip
     return [one(outcome, trail) for one in judges]
 
@@ -46,6 +32,18 @@ def judge(outcome: Outcome, trail: Trail) -> list[Verdict]:
 def documented_errors(readme: Path = PROJECT / "README.md") -> dict[str, tuple[int, str]]:
     """Status and error type by code, from the README's table "What goes wrong"."""
     return {code: (int(status), kind) for code, status, kind in _ROW.findall(readme.read_text(encoding="utf-8"))}
+
+
+def happened(outcome: Outcome, trail: Trail) -> Verdict:
+    """All that was to go wrong did: each fault befell somebody, and each door lost environments."""
+    faults = Counter(one.fault for one in outcome.faults if one.met)
+    kills = Counter(kill.function for kill in outcome.kills)
+    verdict = Verdict("all went wrong that was to", f"{sum(faults.values())} faults met; killed: {counts(kills)}")
+    planned = Counter(name for _, _, name in outcome.plan.faults())
+    verdict.against += [f"{fault}: met by nobody" for fault in (planned - faults)]
+    if outcome.plan.seconds >= outcome.plan.kill_every_seconds:
+        verdict.against += [f"no environment of {one} was killed" for one in FUNCTION.values() if not kills[one]]
+    return verdict
 
 
 def once(outcome: Outcome, trail: Trail) -> Verdict:
@@ -71,18 +69,28 @@ def once(outcome: Outcome, trail: Trail) -> Verdict:
 
 
 def used_once(outcome: Outcome, trail: Trail) -> Verdict:
-    """Imburse, which takes each token once, took each that was handed out, but for those that it had repeated."""
-    uses = Counter(what for v in outcome.visits for _, what in v.uses)
-    refused = int(outcome.statistics.get("tokensRefused", 0))
+    """Imburse, which takes each token once, took each that was handed out, but for those that it had repeated.
+
+    And it refused no more and no fewer than that: an inspection uses its token itself, and may die before it can tell.
+    """
+    uses = Counter(what for visit in outcome.visits for _, what in visit.uses)
+    inspected = Counter(visit.code for visit in outcome.visits if visit.kind == "inspect")
+    seen = uses[_USED_BEFORE] + inspected["upstream_rejected"]
+    refused = int(outcome.statistics["tokensRefused"])
+    repeated = sum(times - 1 for times in outcome.issued.values())
     verdict = Verdict(
         "each token good for its one use",
-        f"{uses['used']} used, {uses['ACCESS_TOKEN_ALREADY_USED']} refused as used before, by Imburse's count {refused}",
+        f"{uses['used']} used, {seen} refused as used before, by Imburse's count {refused}; {repeated} repeated by it",
     )
     for visit in outcome.visits:
         for token, what in visit.uses:
-            if what != "used" and not (what == "ACCESS_TOKEN_ALREADY_USED" and outcome.issued[token] > 1):
+            if what != "used" and not (what == _USED_BEFORE and outcome.issued[token] > 1):
                 verdict.against.append(f"{token[:12]} {what}")
-    if nonces := outcome.statistics.get("noncesRefused"):
+    if not seen <= refused <= seen + sum(inspected[code] for code in KILLED):
+        verdict.against.append(f"{refused} refused by Imburse's count, {seen} by ours")
+    if repeated > sum(one.met for one in outcome.faults if one.fault == REPEATED):
+        verdict.against.append(f"{repeated} repeated, more than it was told to")
+    if nonces := outcome.statistics["noncesRefused"]:
         verdict.against.append(f"{nonces} nonces used twice")
     return verdict
 
@@ -104,7 +112,7 @@ def documented(outcome: Outcome, trail: Trail) -> Verdict:
     whole = Counter(visit.code for visit in outcome.visits if visit.code)
     parts = Counter(code for visit in outcome.visits for code, n in visit.failures.items() for _ in range(n))
     verdict = Verdict(
-        "every failure documented", f"{sum(whole.values())} visits: {_counts(whole)}; in batches {_counts(parts)}"
+        "every failure documented", f"{sum(whole.values())} visits: {counts(whole)}; in batches {counts(parts)}"
     )
     for visit in outcome.visits:
         verdict.against += [f"{code} in a batch" for code in visit.failures if code not in table]
@@ -121,11 +129,9 @@ def documented(outcome: Outcome, trail: Trail) -> Verdict:
 def explained(outcome: Outcome, trail: Trail) -> Verdict:
     """Every failure has a fault that was in force or just over, a kill, or a budget that was spent."""
     verdict = Verdict("every failure explained", f"{len(outcome.faults)} faults, {len(outcome.kills)} kills")
-    for visit in outcome.visits:
-        for code in codes(visit):
-            if not explains(outcome, visit, code):
-                at = visit.ended - outcome.began
-                verdict.against.append(f"{code} by {visit.door}, {visit.kind}, at {at:.1f} s")
+    for visit, code in unexplained(outcome, trail):
+        at = visit.ended - outcome.began
+        verdict.against.append(f"{code} by {visit.door}, {visit.kind}, at {at:.1f} s")
     return verdict
 
 
@@ -141,51 +147,7 @@ def recovered(outcome: Outcome, trail: Trail) -> Verdict:
         verdict.against.append(f"not everybody was served {outcome.plan.settle_seconds:.0f} s after the last fault")
     if outcome.plan.judge_recovery:
         late = [one for one in found if not one.in_time]
-        verdict.against += [f"{one.happened.fault}: {one.seconds:.1f} s, {_counts(one.failed)}" for one in late]
-    return verdict
-
-
-def recorded(outcome: Outcome, trail: Trail) -> Verdict:
-    """Each answer has one audit record, which says the same, and says it before."""
-    verdict = Verdict("each token on record before it left, once", "")
-    handed: Counter[str] = Counter()
-    looked_at = 0
-    for visit in outcome.visits:
-        handed.update(visit.tokens)
-        if visit.request_id is None or visit.code in KILLED or (visit.code or "").startswith(("client:", "api:")):
-            continue
-        looked_at += 1
-        verdict.against += [f"{visit.door} {visit.kind}: {what}" for what in _against_record(visit, trail)]
-    for token, times in handed.items():
-        records = len(trail.by_token[token])
-        # A killed environment may have written a record whose token went to nobody: of a shared one only.
-        if records < times or (records > times and outcome.issued[token] < 2 and not _shared(token, outcome)):
-            verdict.against.append(f"{token[:12]} handed out {times} times, {records} records")
-    verdict.evidence = f"{looked_at} answers and their records compared, {len(handed)} tokens"
-    return verdict
-
-
-def chained(outcome: Outcome, trail: Trail) -> Verdict:
-    """`audit verify` finds nothing."""
-    records = sum(map(len, trail.by_request.values()))
-    evidence = f"{records} records of {trail.chains} environments; tokens on record: {_counts(trail.sources)}"
-    return Verdict("audit chains whole", evidence, trail.findings)
-
-
-def budgeted(outcome: Outcome, trail: Trail) -> Verdict:
-    """No minute saw more tokens of a budget than it allows, but where its counter did not answer."""
-    windows: Counter[tuple[str, int]] = Counter()
-    for visit in outcome.visits:
-        if visit.credential == BUDGETED:
-            for record in trail.by_request.get(visit.request_id or "", []):
-                windows[record.caller or "", int(record.time // 60)] += len(record.tokens)
-    fullest = max(windows.values(), default=0)
-    verdict = Verdict(
-        "budgets hold",
-        f"{fullest} of {BUDGET_PER_MINUTE} in the fullest minute; {trail.budgets_unread} visits passed uncounted",
-    )
-    if fullest > BUDGET_PER_MINUTE + trail.budgets_unread:
-        verdict.against.append("more than that explains")
+        verdict.against += [f"{one.happened.fault}: {one.seconds:.1f} s, {counts(one.failed)}" for one in late]
     return verdict
 
 
@@ -204,35 +166,6 @@ def memory(outcome: Outcome, trail: Trail) -> Verdict:
     elif median(grown) > GROWTH_MIB or grown[-1] > MOST_GROWTH_MIB:
         verdict.against.append(f"more than {GROWTH_MIB:.0f} MiB in the middle, or {MOST_GROWTH_MIB:.0f} at most")
     return verdict
-
-
-def _against_record(visit: Visit, trail: Trail) -> Iterator[str]:
-    records = trail.by_request.get(visit.request_id or "", [])
-    if len(records) != 1:
-        yield f"{len(records)} records of one request"
-        return
-    record, kind = records[0], kind_of(visit)
-    said: dict[str, tuple[object, object]] = {
-        "caller": (record.caller, caller_id(kind.door, kind.who)),
-        "credential": (record.credential, visit.credential),
-        "error": (record.error, visit.code),
-        "failures": (record.failures, visit.failures),
-    }
-    if kind.action != "inspect":
-        said["tokens"] = Counter(record.tokens), Counter(visit.tokens)
-    for what, (on_record, told) in said.items():
-        if on_record != told:
-            yield f"{what} on record is not what was answered"
-    if record.time > visit.ended:
-        yield "recorded after it was answered"
-
-
-def _shared(token: str, outcome: Outcome) -> bool:
-    return any(token in visit.tokens for visit in outcome.visits if visit.credential == SHARED)
-
-
-def _counts(counter: Counter[str]) -> str:
-    return ", ".join(f"{times} {what}" for what, times in counter.most_common()) or "none"
 
 
 def _mib(values: list[float]) -> str:

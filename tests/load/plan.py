@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
@@ -14,10 +13,14 @@ INLINE, POOLED, SHARED, BUDGETED, REPLACED = (
     f"sandbox/{name}" for name in ("inline", "pooled", "shared", "budgeted", "replaced")
 )
 RECOVERY_SECONDS = 10.0  # from a fault's end until every vend must succeed again
-# In the second half of a run. What leaks does so everywhere; a path that is taken for the first time costs 3 to 4 MiB, once in
-# an environment's life, and some take it late.
+# From a fault of DynamoDB's end until the pool has answered somebody, and has tokens again: a refill that failed is left alone
+# for up to a minute, and then wants to be woken.
+POOL_SECONDS, POOL_FILLED_SECONDS = RECOVERY_SECONDS + 10.0, RECOVERY_SECONDS + 65.0
+# In the second half of a run. What leaks does so everywhere; what an environment makes at its first use costs once in its life,
+# and some make it late: botocore's Lambda client, when they first find a pool run low, takes 3.3 MiB for the service's model.
 GROWTH_MIB, MOST_GROWTH_MIB = 2.0, 8.0
 BUDGET_PER_MINUTE = 60
+FUNCTION: dict[Door, str] = {"api": "api", "invoke": "vend"}
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,7 @@ def casting(callers: int) -> list[Kind]:
 
 
 # What goes wrong, and which codes of the error table a caller may see for it; none means that every vend must still succeed.
+REPEATED = "Imburse: token repeated"
 _PROTOCOL, _THROTTLED, _UNAVAILABLE = "upstream_protocol", "upstream_throttled", "upstream_unavailable"
 FAULTS: dict[str, frozenset[str]] = {
     "key replaced": frozenset({"upstream_rejected"}),
@@ -76,7 +80,7 @@ FAULTS: dict[str, frozenset[str]] = {
     "Imburse: hangs up": frozenset({_UNAVAILABLE}),
     "Imburse: drips": frozenset({_UNAVAILABLE}),
     # An inspection spends its token at once, and is refused if that was somebody else's.
-    "Imburse: token repeated": frozenset({_PROTOCOL, "upstream_rejected"}),
+    REPEATED: frozenset({_PROTOCOL, "upstream_rejected"}),
     "Imburse: wrong content": frozenset({_PROTOCOL}),
     "DynamoDB: stalls": frozenset(),
     "DynamoDB: errors": frozenset(),
@@ -92,8 +96,8 @@ KILLED = frozenset({"api:502", "invoke:Runtime.ExitError"})
 class Plan:
     """A run. Each fault is in force for `fault_share` of its slot; a caller waits about `pause_seconds` between two visits.
 
-    Without `judge_recovery` the slots are too short to tell whose failure is whose: a fault then explains what comes after it,
-    however late, and what counts is that all are served in the end.
+    Without `judge_recovery` the slots are too short to tell whose failure is whose, and the machine may be slow: a fault then
+    explains what comes some slots after it, and what counts is that all are served in the end.
     """
 
     seconds: float = 300.0
@@ -112,7 +116,7 @@ class Plan:
     @property
     def explained_seconds(self) -> float:
         """For how long after its end a fault explains failures."""
-        return RECOVERY_SECONDS if self.judge_recovery else math.inf
+        return RECOVERY_SECONDS if self.judge_recovery else 30.0
 
     @property
     def kill_seconds(self) -> float:

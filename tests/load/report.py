@@ -10,9 +10,9 @@ from pathlib import Path
 
 from tests.load.conduct import Outcome
 from tests.load.explain import Recovery, recoveries
-from tests.load.judge import Verdict
 from tests.load.measures import percentiles
 from tests.load.plan import KILLED
+from tests.load.verdict import Verdict
 
 _SHOWN = 8  # of what speaks against a rule
 _EVERY = 5  # of the samples of memory, which are taken each second
@@ -96,7 +96,7 @@ def _kills(outcome: Outcome) -> list[str]:
         if visit.code in KILLED
     ]
     killed = Counter(kill.function for kill in outcome.kills)
-    return ["killed: " + _counts(killed), "", "", "", _counts(failed), f"{max(afters, default=0.0):.1f}", ""]
+    return ["killed: " + _counts(killed), "", "", "", _counts(failed), f"{max(afters, default=0.0):.1f}"]
 
 
 def _counts(counter: Counter[str] | Counter[str | None]) -> str:

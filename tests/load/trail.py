@@ -13,7 +13,12 @@ from typing import Any
 from imburse_vending import audit_chain
 from imburse_vending.audit_file import scan
 
-_BUDGET_UNAVAILABLE = re.compile(r'"BudgetUnavailable": ?\[')
+# The metrics of a visit that passed because its budget's counter did not answer: when, by which function, with how many tokens.
+_UNCOUNTED = re.compile(
+    r'"Timestamp": ?(\d+).*"service": ?"(\w+)".*"TokensVended": ?\[([\d.]+)\].*"BudgetUnavailable": ?\['
+)
+_NOTED_LATE_SECONDS = 1.0  # at most: after the visit was looked for in its budget, so perhaps in the next minute
+_DRY = re.compile(r'"Timestamp": ?(\d+).*"PoolMiss": ?\[')
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,7 @@ class Record:
     error: str | None
     tokens: tuple[str, ...]
     failures: dict[str, int]
+    sources: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, members: dict[str, Any]) -> Record:
@@ -39,6 +45,7 @@ class Record:
             members.get("error"),
             tuple(token["sha256"] for token in members.get("tokens", [])),
             members.get("failures", {}),
+            tuple(token["source"] for token in members.get("tokens", [])),
         )
 
 
@@ -46,16 +53,16 @@ class Record:
 class Trail:
     """All records. `findings` is what `imburse-vending audit verify` has to say of their chains, `chains` how many those are.
 
-    `sources` counts tokens by where they came from, `budgets_unread` the visits that passed because their budget's counter
-    did not answer.
+    `uncounted` is how many tokens each function may have vended past a budget in each minute since the epoch, because the
+    counter did not answer. `dry` is when (seconds since the epoch) the pool answered that it had not as many as were wanted.
     """
 
     by_request: dict[str, list[Record]] = field(default_factory=lambda: defaultdict(list))
     by_token: dict[str, list[Record]] = field(default_factory=lambda: defaultdict(list))
     findings: list[str] = field(default_factory=list)
     chains: int = 0
-    sources: Counter[str] = field(default_factory=Counter)
-    budgets_unread: int = 0
+    uncounted: Counter[tuple[str, int]] = field(default_factory=Counter)
+    dry: list[float] = field(default_factory=list)
 
     @classmethod
     def of(cls, records: Iterable[tuple[str, Record]]) -> Trail:
@@ -67,6 +74,12 @@ class Trail:
                 trail.by_token[token].append(record)
         return trail
 
+    @property
+    def sources(self) -> Counter[str]:
+        """Where tokens came from, and how many."""
+        records = (record for records in self.by_request.values() for record in records)
+        return Counter(source for record in records for source in record.sources)
+
 
 def read_trail(log: Path) -> Trail:
     """The trail in a log of the functions."""
@@ -74,7 +87,18 @@ def read_trail(log: Path) -> Trail:
     trail = Trail.of((line.record["requestId"], Record.of(line.record)) for line in file.lines)
     chains, findings = audit_chain.check([file])
     trail.chains = len(chains)
-    trail.sources = Counter(token["source"] for line in file.lines for token in line.record.get("tokens", []))
     trail.findings = [f"{found.what} in line {found.line}: {found.detail}" for found in findings]
-    trail.budgets_unread = len(_BUDGET_UNAVAILABLE.findall(log.read_text(encoding="utf-8")))
+    text = log.read_text(encoding="utf-8")
+    trail.uncounted = uncounted(text)
+    trail.dry = [int(milliseconds) / 1000 for milliseconds in _DRY.findall(text)]
     return trail
+
+
+def uncounted(log: str) -> Counter[tuple[str, int]]:
+    """`Trail.uncounted` by the metrics in a log; a line at the turn of a minute stands for both."""
+    found: Counter[tuple[str, int]] = Counter()
+    for milliseconds, function, tokens in _UNCOUNTED.findall(log):
+        at = int(milliseconds) / 1000
+        for minute in {int(at // 60), int((at - _NOTED_LATE_SECONDS) // 60)}:
+            found[function, minute] += int(float(tokens))
+    return found

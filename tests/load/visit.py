@@ -36,6 +36,10 @@ class Visit:
     failures: dict[str, int] = field(default_factory=dict)
     wrong: list[str] = field(default_factory=list)
 
+    def minutes(self) -> range:
+        """The minutes since the epoch in which it was under way; budgets are counted by the minute."""
+        return range(int(self.started // 60), int(self.ended // 60) + 1)
+
     def line(self) -> str:
         """As one line of JSON."""
         return json.dumps(asdict(self)) + "\n"

@@ -22,7 +22,7 @@ from tests.dynalite_server import dynalite
 from tests.fakes import secret
 from tests.load.answers import Expected
 from tests.load.aws_proxy import AwsProxy, How, Service
-from tests.load.plan import BUDGET_PER_MINUTE, BUDGETED, INLINE, KINDS, POOLED, REPLACED, SHARED, Plan
+from tests.load.plan import BUDGET_PER_MINUTE, BUDGETED, INLINE, KINDS, POOLED, REPEATED, REPLACED, SHARED, Plan
 from tests.load.visit import fingerprint
 
 ACCOUNT = "account-1"
@@ -45,7 +45,7 @@ _UPSTREAM: dict[str, list[Fault]] = {
     "Imburse: 503": [Fault("status", path=_HMAC, status=503)],
     "Imburse: hangs up": [Fault(kind, path=_HMAC, times=1) for kind in ("drop", "drop_before", "drop_mid_body")] * _EACH,
     "Imburse: drips": [Fault("drip", path=_HMAC, seconds=0.1)],
-    "Imburse: token repeated": [Fault("same_token", path=_HMAC)],
+    REPEATED: [Fault("same_token", path=_HMAC)],
     "Imburse: wrong content": [Fault(kind, path=_HMAC, times=1) for kind in ("garbage", "oversized", "redirect")] * _EACH,
 }  # fmt: skip
 _AWS: dict[str, tuple[Service, How]] = {

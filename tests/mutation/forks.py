@@ -22,7 +22,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
-_LIBRARIES = ("pytest", "pytest_socket", "hypothesis.strategies", "requests", "cedarpy", "boto3")
+_LIBRARIES = (
+    "pytest", "pytest_socket", "hypothesis.strategies", "requests", "cedarpy", "boto3", "moto.dynamodb.models",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -42,13 +42,13 @@ class _Operator:
 
 
 class DropStatement(_Operator):
-    """`pass` instead of an assignment, a call, a return, a raise, a yield, a del, a continue."""
+    """`pass` instead of an assignment, a call, a return, a raise, with a value or bare, a yield, a del, a continue."""
 
     def changes(self, node: Node) -> Iterable[str]:
         if node.parent is None or node.parent.type != "simple_stmt":
             return []
         if node.type == "keyword":
-            return ["pass"] if node.value == "continue" else []
+            return ["pass"] if node.value in ("continue", "return", "raise") else []
         declares = (
             node.type == "expr_stmt" and node.children[1].type == "annassign" and "=" not in node.children[1].children
         )

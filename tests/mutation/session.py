@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -29,7 +30,7 @@ Position = tuple[int, int]  # line from 1, column from 0, in characters
 class Mutant:
     """One change, and whether a test noticed: `was` and `becomes` are the lines that differ, without their indentation.
 
-    `outcome` is KILLED, TIMEOUT (killed too: it hung) or SURVIVED; what cosmic-ray could not make counts as that.
+    `where` is the function or class, as `place_in` names it. `outcome` is KILLED, TIMEOUT (killed too: it hung) or SURVIVED; what cosmic-ray could not make counts as that.
     """
 
     module: str
@@ -61,7 +62,7 @@ def mutants_of(
         left_out = _thin_out(connection, source, share, shares)
     _cosmic_ray(workspace, "exec", str(config), str(database))
     with closing(sqlite3.connect(database)) as connection:
-        return list(_results(connection, subject, source.splitlines())), left_out
+        return list(_results(connection, subject, source)), left_out
 
 
 def _config(workspace: Workspace, subject: Subject, seconds: float) -> str:
@@ -118,23 +119,69 @@ def _position(lines: list[str], line: int, offset: int) -> Position:
     return line, len(lines[line - 1].encode()[:offset].decode())  # ast counts bytes
 
 
-def _results(connection: sqlite3.Connection, subject: Subject, lines: list[str]) -> Iterator[Mutant]:
+def place_in(source: str, line: int) -> str:
+    """What names a line (from 1) beside its text: the function or class it stands in, by its qualified name, "" for the module.
+
+    If that text stands in there more than once, which of them it is follows, from 1: `Pool.claim #2`.
+    """
+    owners = _owners(source)
+    texts = [text.strip() for text in source.splitlines()]
+    alike = [
+        number
+        for number, (text, owner) in enumerate(zip(texts, owners, strict=True), start=1)
+        if text == texts[line - 1] and owner == owners[line - 1]
+    ]
+    return owners[line - 1] if len(alike) == 1 else f"{owners[line - 1]} #{alike.index(line) + 1}".lstrip()
+
+
+def _owners(source: str) -> list[str]:
+    """The qualified name of the innermost function or class that each line stands in."""
+    owners = [""] * len(source.splitlines())
+
+    def enter(node: ast.AST, within: str) -> None:
+        for child in ast.iter_child_nodes(node):
+            name = within
+            if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                name = f"{within}.{child.name}".lstrip(".")
+                first = min([child.lineno, *(decorator.lineno for decorator in child.decorator_list)])
+                last = child.end_lineno or first
+                owners[first - 1 : last] = [name] * (last - first + 1)
+            enter(child, name)
+
+    enter(ast.parse(source), "")
+    return owners
+
+
+def _results(connection: sqlite3.Connection, subject: Subject, source: str) -> Iterator[Mutant]:
     query = (
-        "SELECT definition_name, operator_name, start_pos_row, diff, worker_outcome, test_outcome, output FROM work_items"
+        "SELECT operator_name, start_pos_row, diff, worker_outcome, test_outcome, output FROM work_items"
         " JOIN mutation_specs USING (job_id) LEFT JOIN work_results USING (job_id) ORDER BY work_items.rowid"
     )
-    for where, operator, line, diff, worker, outcome, output in connection.execute(query):
+    for operator, line, diff, worker, outcome, output in connection.execute(query):
         if worker == "NORMAL" and outcome in ("SURVIVED", "KILLED"):
-            was, becomes = _differing(diff)
+            first, was, becomes = differing(diff)
             how = "TIMEOUT" if output == "timeout" else outcome
         else:
-            was, becomes, how = lines[line - 1].strip(), f"(not tried: {operator})", "SURVIVED"
-        yield Mutant(subject.name, where or "", operator.removeprefix("core/"), was, becomes, how)
+            first, was, becomes = line, source.splitlines()[line - 1].strip(), f"(not tried: {operator})"
+            how = "SURVIVED"
+        yield Mutant(subject.name, place_in(source, first), operator.removeprefix("core/"), was, becomes, how)
 
 
-def _differing(diff: str) -> tuple[str, str]:
-    lines = [line for line in diff.splitlines() if not line.startswith(("---", "+++", "@@"))]
+def differing(diff: str) -> tuple[int, str, str]:
+    """Of a unified diff: the number of the first line that was changed, and the text before and after, lines joined by a space."""
+    lines = [line for line in diff.splitlines() if not line.startswith(("---", "+++"))]
+    heads = (index for index, line in enumerate(lines) if line.startswith("@@"))
+    head = next(heads)
+    unchanged = next(number for number, line in enumerate(lines[head + 1 :]) if line.startswith(("-", "+")))
+    begin = re.match(r"@@ -(\d+)", lines[head])
+    assert begin
     return (
-        " ".join(line[1:].strip() for line in lines if line.startswith("-")),
-        " ".join(line[1:].strip() for line in lines if line.startswith("+")),
+        int(begin[1]) + unchanged,
+        _joined(line[1:] for line in lines if line.startswith("-")),
+        _joined(line[1:] for line in lines if line.startswith("+")),
     )
+
+
+def _joined(lines: Iterable[str]) -> str:
+    # Without the empty line that cosmic-ray counts after a file's last.
+    return " ".join(filter(None, (line.strip() for line in lines)))

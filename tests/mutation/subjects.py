@@ -50,5 +50,6 @@ SUBJECTS = {
             without=("what_cedar_says_of_a_part", "so_it_does_for_each_stages_file"),
         ),
         *map(_of_pool, ("pool", "leftovers")),
+        Subject("table", "vending.table", f"{_VENDING}/table.py", ("tests/integration/test_table.py",)),
     )
 }

@@ -11,7 +11,7 @@ from tests.mutation.session import Mutant
 
 FILE = Path(__file__).with_name("SURVIVORS.toml")
 
-# A mutant by what it changes and not by its line's number, which moves: module, function, the line before and after.
+# A mutant by what it changes and not by its line's number, which moves: module, `Mutant.where`, the line before and after.
 Key = tuple[str, str, str, str]
 
 

@@ -16,8 +16,12 @@ from tests.mutation.subjects import Subject
 ROOT = Path(__file__).parents[2]
 # Before the folders that the editable install puts on the path, which are those of the working tree.
 _IMPORTED_FROM = ("layers/imburse_auth/src", "functions", ".")
-# No plugin but the one that keeps unit tests off the network; plain asserts, since nobody reads why a mutant died.
-_PYTEST = ("-x", "-q", "--tb=line", "--assert=plain", "-p", "pytest_socket", "-p", "no:cacheprovider")
+# No plugin but the one that keeps unit tests off the network, and Hypothesis' own, which makes it try the same examples each time;
+# plain asserts, since nobody reads why a mutant died.
+_PYTEST = (
+    *("-x", "-q", "--tb=line", "--assert=plain", "-p", "pytest_socket", "-p", "no:cacheprovider"),
+    *("-p", "hypothesispytest", "--hypothesis-profile=mutation"),
+)
 _CHECK_SECONDS = 120.0
 _MARK = "this is the module that the tests import"
 

@@ -382,7 +382,7 @@ KINDS = sorted(name for name in vars(Planted) if not name.startswith("_") and na
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(seed=st.integers(0, 2**32))
-@settings(max_examples=40, deadline=None, database=None)
+@settings(max_examples=40, database=None)
 def test_every_planted_change_is_found_and_the_file_was_well_before(kind: str, seed: int) -> None:
     planted = Planted(seed)
     assert found([line for one in planted.trails for line in one]) == []

@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from tests.bench.report import document, rows, said, shown, table, words
+from tests.bench.report import machine, rows, said, shown, table, words
+from tests.bench.report_json import document, joined, read
 from tests.bench.side_by_side import At, Comparison, Target, Timing, Unit, gathered
 
 
@@ -69,7 +70,7 @@ def test_a_row_says_what_how_many_how_long_and_how_much_slower() -> None:
 def test_of_rates_there_is_no_p99() -> None:
     comparison = Comparison("what", (timing(*[20.0] * 100),), unit="/s")
     assert rows(comparison) == [("x", "100", "20.0 /s", "–", "1.00 x")]
-    assert document([comparison], at=datetime.now(UTC))["comparisons"][0]["timings"][0]["p99"] is None
+    assert document([comparison], on={})["comparisons"][0]["timings"][0]["p99"] is None
 
 
 def test_the_table_has_a_row_for_each_and_the_targets_below() -> None:
@@ -81,21 +82,43 @@ def test_the_table_has_a_row_for_each_and_the_targets_below() -> None:
     assert table(Comparison("what", (timing(1.0),))).caption is None
 
 
+MEASURED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+TIMINGS = timing(1.0, 3.0, ratio=1.0), Timing("y", 7, (4.0,), 2.0)
+
+
 def test_the_document_is_json_with_every_sample() -> None:
-    timings = timing(1.0, 3.0, ratio=1.0), Timing("y", 7, (4.0,), 2.0)
-    comparison = Comparison("what", timings, (Target("y", 1.5),), "B", At("callers", 4))
-    made = json.loads(json.dumps(document([comparison], at=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC))))
-    assert made["at"] == "2026-01-02T03:04:05+00:00"
+    comparison = Comparison("what", TIMINGS, (Target("y", 1.5),), "B", At("callers", 4), ("y",), MEASURED)
+    made = json.loads(json.dumps(document([comparison], on=machine())))
     assert made["machine"].keys() == {"cores", "architecture", "system", "python"}
     assert made["comparisons"] == [
         {
             "what": "what",
+            "measured": "2026-01-02T03:04:05+00:00",
             "unit": "B",
             "at": {"axis": "callers", "value": 4},
-            "targets": [{"name": "y", "beside": "x", "by": "ratio", "atMost": 1.5, "figure": 2.0, "met": False}],
+            "shows": ["y"],
+            "targets": [{"name": "y", "beside": None, "by": "ratio", "atMost": 1.5, "figure": 2.0, "met": False}],
             "timings": [
                 {"name": "x", "calls": 1, "p50": 2.0, "p99": None, "ratio": 1.0, "samples": [1.0, 3.0]},
                 {"name": "y", "calls": 7, "p50": 4.0, "p99": None, "ratio": 2.0, "samples": [4.0]},
             ],
         }
     ]
+
+
+@pytest.mark.parametrize(
+    "comparison",
+    [
+        Comparison("bare", TIMINGS),
+        Comparison("nobody", TIMINGS, shows=()),
+        Comparison("what", TIMINGS, (Target("y", 2, by="difference", beside="x"),), "B", At("at", 4), ("y",), MEASURED),
+    ],
+    ids=lambda comparison: comparison.what,
+)
+def test_what_is_read_from_a_document_is_what_was_put_into_it(comparison: Comparison) -> None:
+    assert read(json.loads(json.dumps(document([comparison], on={})))) == [comparison]
+
+
+def test_what_is_measured_again_takes_the_place_of_what_was_there() -> None:
+    old, again, kept, new = (Comparison(what, (timing(value),)) for what, value in zip("aabc", range(4), strict=True))
+    assert joined([old, kept], [new, again]) == [again, kept, new]

@@ -6,14 +6,17 @@ import dataclasses
 import json
 import math
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
+from tests.bench import cost_sheet
 from tests.bench.cost import document, markdown, tables
 from tests.bench.cost_count import Counted, Door, Load, Mode
 from tests.bench.cost_prices import Prices, Quotas, Tariff
-from tests.bench.cost_sheet import Inputs, Sheet, access_log_bytes, combinations, monthly
+from tests.bench.cost_sheet import NOT_COUNTED, Inputs, Sheet, access_log_bytes, combinations, monthly
 from tests.bench.cost_usage import combined, read_units, total, write_units
+from tests.stack import deploy, template
 
 LOAD = Load(vends_per_second=10, environments=2, token_characters=1000)  # 3,000 vends in the window
 PLATFORM_BYTES = 434  # START, END and REPORT of an invocation, and 26 for each of the three
@@ -129,16 +132,42 @@ def test_the_api_costs_its_requests_and_its_log_more() -> None:
 def test_a_quota_is_reached_where_the_vends_of_a_second_use_it_up() -> None:
     limits = {limit.name: limit.vends_per_second for limit in sheet().limits()}
     assert limits["Lambda: executions at once"] == pytest.approx(1000 / (0.014 + sheet().refill_seconds))
-    assert limits["Lambda: requests"] == 10_000
+    assert limits["Lambda: requests"] == pytest.approx(10_000 / (1 + 5 / 3000))
     assert limits["DynamoDB: writes of the table"] == pytest.approx(40_000 / 4.2)
     assert limits["DynamoDB: reads of the table"] == pytest.approx(40_000 / 4.04)
     # A partition takes 1,000 write units or 3,000 read units a second, or a part of each: 4 / 1,000 + 4 / 3,000 a vend.
     assert limits["DynamoDB: the partition pool#..."] == pytest.approx(187.5)
     assert limits["DynamoDB: the partition brake#..."] == pytest.approx(75_000)
     assert limits["Secrets Manager: reads"] == pytest.approx(10_000 * 3000 / 7)
+    assert limits["KMS: decryptions"] == pytest.approx(
+        100_000 * 3000 / 9
+    )  # the secrets, and two environments' table key
     assert limits["CloudWatch Logs: deliveries"] == pytest.approx(5_000 / 0.2)
     assert limits["STS: requests"] == 600
     assert limits["our refill: tokens of one credential"] == pytest.approx(32 / 0.205)
+
+
+def test_what_kms_is_paid_for_is_what_its_quota_is_held_against() -> None:
+    (item,) = (item for item in sheet().items() if item.name == "KMS")
+    (limit,) = (limit for limit in sheet().limits() if limit.name == "KMS: decryptions")
+    assert item.amount == pytest.approx(100 * limit.per_vend)
+
+
+def test_the_api_ends_first_at_the_templates_own_throttle() -> None:
+    (settings,) = template()["Resources"]["VendingApi"]["Properties"]["MethodSettings"]
+    first = in_line("API").limits()[0]
+    assert first.name == f"our API's throttle (bursts of {settings['ThrottlingBurstLimit']})"
+    assert first.vends_per_second == settings["ThrottlingRateLimit"] == 200
+    assert not any("throttle" in limit.name for limit in in_line().limits())
+
+
+def test_executions_that_are_kept_for_a_function_are_all_that_it_has() -> None:
+    name = "our function: executions kept for it"
+    assert Inputs().reserved_concurrency == template()["Parameters"]["ReservedConcurrency"]["Default"]
+    kept = dataclasses.replace(in_line(), inputs=Inputs(reserved_concurrency=50))
+    reached = {limit.name: limit.vends_per_second for limit in kept.limits()}
+    assert reached[name] == pytest.approx(50 / 0.203)
+    assert name not in {limit.name for limit in in_line().limits()}
 
 
 def test_limits_come_lowest_first_and_only_where_something_is_used() -> None:
@@ -153,10 +182,31 @@ def test_limits_come_lowest_first_and_only_where_something_is_used() -> None:
 
 def test_what_a_stack_costs_without_a_vend_is_what_its_template_makes() -> None:
     # Six functions of 1 GB for 730 hours; each metric by its price.
-    costs = monthly(Tariff(), 10)
+    costs = monthly(Tariff(), Inputs(), 10)
     assert costs["SnapStart cache, one version of 6 functions"] == pytest.approx(6 * 730 * 3600 * 0.0000015046)
     assert costs["a credential: 10 metrics of vend, api and refill"] == pytest.approx(3.0)
     assert costs["the key"] == 1
+
+
+def test_an_alarm_costs_each_metric_that_it_looks_at() -> None:
+    (name,) = (name for name in monthly(Tariff(), Inputs(), 0) if "alarms" in name)
+    alarms = deploy(OrganizationId="o-exampleorg1").of_type("AWS::CloudWatch::Alarm").values()
+    of_math = [sum("MetricStat" in metric for metric in alarm["Metrics"]) for alarm in alarms if "Metrics" in alarm]
+    of_one = sum("MetricName" in alarm for alarm in alarms)
+    metrics = sum(of_math) + of_math.count(0) + of_one  # one asks a rule of Contributor Insights, which is one metric
+    assert name == f"{len(alarms)} alarms that look at {metrics} metrics"
+    assert metrics > len(alarms)
+    assert monthly(Tariff(), Inputs(), 0)[name] == pytest.approx(metrics * 0.1)
+
+
+def test_each_method_of_the_api_that_is_called_has_five_metrics_of_its_own() -> None:
+    def detailed(methods: float) -> float:
+        costs = monthly(Tariff(), Inputs(api_methods=methods), 0)
+        return costs[f"detailed metrics of the API, {methods:g} of its methods called"]
+
+    assert (detailed(1), detailed(4)) == pytest.approx((5 * 0.3, 20 * 0.3))
+    with mock.patch.object(cost_sheet, "api_settings", return_value={"MetricsEnabled": False}):
+        assert detailed(1) == 0
 
 
 def test_prices_and_quotas_are_changed_by_a_file(tmp_path: Path) -> None:
@@ -184,11 +234,19 @@ def test_the_readmes_table_and_the_document_have_every_mode_by_both_doors() -> N
     assert lines[0].startswith(
         "Counted at 10 vends a second of one credential in 2 environments, tokens of 1,000 characters."
     )
-    assert [line.split(" | ")[0] for line in lines[4:]] == [
+    assert [line.split(" | ")[0] for line in lines[4:-2]] == [
         f"| {mode}, {door}" for mode in ("in line", "pool", "shared") for door in ("by direct invoke", "by the API")
     ]
     assert "STS" not in lines[4]  # it counts only for who brings a proof
+    assert lines[-1] == NOT_COUNTED
+    assert "our API's throttle (bursts of 400) 200" in lines[5]
+    assert "throttle" not in lines[4]
     kept = json.loads(json.dumps(document(made)))
     assert kept["inputs"] == dataclasses.asdict(Inputs())
     assert [vend["dollarsPerMillion"] for vend in kept["vends"]] == [one.dollars_per_million() for one in made]
-    assert [table.row_count for table in tables(made)] == [8, 12, len(kept["vends"][2]["limits"]) + 1, 7]
+    assert [table.row_count for table in tables(made)] == [
+        8,
+        12,
+        len({limit["name"] for vend in kept["vends"] for limit in vend["limits"]}),
+        8,
+    ]

@@ -358,6 +358,48 @@ def test_while_a_key_is_refused_it_is_read_again_each_5_seconds_and_no_oftener(b
     assert (bench.rereads, len(bench.imburse.requests)) == (6, 1)
 
 
+def test_a_key_in_the_place_of_a_refused_one_that_was_refused_too_is_not_tried(bench: Bench) -> None:
+    bench.imburse.keys.clear()
+    other = ApiKey.from_secret(json.dumps(secret()))
+    for key in (other, bench.key):
+        bench.fresh = key
+        with pytest.raises(UpstreamRejected):
+            bench.run(key=key)
+    bench.fresh = other
+    bench.clock.now += 5
+    with pytest.raises(UpstreamRejected):
+        bench.run()
+    assert (bench.rereads, len(bench.imburse.requests)) == (3, 2)
+
+
+def test_who_cannot_read_a_refused_key_again_is_refused_and_takes_nobodys_turn_to_read_it(bench: Bench) -> None:
+    bench.imburse.keys.clear()
+    with pytest.raises(UpstreamRejected):
+        bench.run()
+    bench.clock.now += 5
+    with pytest.raises(UpstreamRejected):
+        bench.exchange.access_token(bench.key, BASE_URL, deadline=Deadline.after(20, bench.clock))
+    with pytest.raises(UpstreamRejected):
+        bench.run()
+    assert (bench.rereads, len(bench.imburse.requests)) == (2, 1)
+
+
+def test_a_key_is_tried_whose_refusal_ends_while_it_is_read_again(bench: Bench) -> None:
+    bench.imburse.keys.clear()
+    with pytest.raises(UpstreamRejected):
+        bench.run()
+    bench.imburse.accept(bench.members)
+    bench.clock.now += 29
+
+    def slow(refused: ApiKey) -> tuple[ApiKey, str]:
+        bench.clock.now += 1
+        return refused, BASE_URL
+
+    deadline = Deadline.after(20, bench.clock)
+    exchanged = bench.exchange.access_token(bench.key, BASE_URL, deadline=deadline, reread=slow)
+    assert exchanged.token.value in bench.imburse.tokens
+
+
 def test_a_thread_that_is_refused_after_another_does_not_read_the_key_again(bench: Bench) -> None:
     bench.imburse.keys.clear()
 
@@ -500,4 +542,4 @@ def test_refusals_that_are_over_do_not_pile_up(bench: Bench, seconds: float) -> 
         with pytest.raises(UpstreamRejected):
             bench.run(key=key)
         bench.clock.now += seconds
-    assert list(bench.exchange._refused_until) == [(BASE_URL, key)]
+    assert list(bench.exchange._refused_until) == list(bench.exchange._reread_at) == [(BASE_URL, key)]

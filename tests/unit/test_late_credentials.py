@@ -134,7 +134,7 @@ def test_the_runtime_is_waited_for_less_than_a_third_of_a_second_a_try_and_not_s
     waited: list[float] = []
 
     def send(self: URLLib3Session, _: object) -> None:
-        waited.append(self._timeout)
+        waited.append(vars(self)["_timeout"])
         raise ConnectTimeoutError(endpoint_url=ADDRESS)
 
     monkeypatch.setattr(URLLib3Session, "send", send)

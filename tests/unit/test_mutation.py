@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
+from types import SimpleNamespace
+
 import pytest
 
-from tests.mutation.session import Mutant, annotations_in
+from tests.mutation.operators import DropStatement
+from tests.mutation.session import Mutant, annotations_in, differing, place_in
 from tests.mutation.subjects import SUBJECTS
 from tests.mutation.survivors import FILE, explanations, judge, key_of
 from tests.mutation.workspace import ROOT
@@ -52,15 +56,60 @@ def test_a_reason_that_stands_twice_or_is_empty_is_refused(text: str) -> None:
 
 
 def test_every_survivor_that_is_explained_is_about_a_line_that_is_there() -> None:
-    for module, _, was, _ in explanations(FILE.read_text()):
-        lines = {line.strip() for line in (ROOT / SUBJECTS[module].path).read_text().splitlines()}
-        assert was in lines or any(was.startswith(line) for line in lines if line), was
+    for module, where, was, _ in explanations(FILE.read_text()):
+        source = (ROOT / SUBJECTS[module].path).read_text()
+        lines = enumerate(source.splitlines(), start=1)
+        there = [number for number, line in lines if line.strip() and f"{was} ".startswith(f"{line.strip()} ")]
+        assert where in {place_in(source, number) for number in there}, (where, was)
 
 
 def test_every_subject_and_its_tests_are_there() -> None:
     for subject in SUBJECTS.values():
         for path in (subject.path, *subject.tests):
             assert (ROOT / path).is_file()
+
+
+PLACES = """\
+n = 1
+class A:
+    n = 1
+    @cache
+    def f(self):
+        n = 1
+        def g():
+            n = 1
+        n = 1
+        return g
+    n = 1
+class B:
+    def f(self):
+        n = 1
+n = 1
+"""
+
+
+def test_equal_lines_have_names_of_their_own_by_class_function_and_number() -> None:
+    names = [place_in(PLACES, number) for number, line in enumerate(PLACES.splitlines(), 1) if line.strip() == "n = 1"]
+    assert names == ["#1", "A #1", "A.f #1", "A.f.g", "A.f #2", "A #2", "B.f", "#2"]
+    assert (place_in(PLACES, 2), place_in(PLACES, 4)) == ("A", "A.f")
+
+
+def test_of_a_diff_the_first_line_that_differs_is_told_and_what_it_was_and_became() -> None:
+    before, after = (PLACES.splitlines(keepends=True) for _ in range(2))
+    after[9:11] = ["        pass\n"]
+    diff = "".join(difflib.unified_diff(before, after, "a", "b"))
+    assert differing(f"--- mutation diff ---\n{diff}") == (10, "return g n = 1", "pass")
+
+
+def test_a_change_of_a_files_last_line_is_told_without_the_empty_one_that_cosmic_ray_shows_after_it() -> None:
+    diff = "--- mutation diff ---\n--- a\n+++ b\n@@ -8,2 +8,2 @@\n def f():\n-    return 1\n-\n+    return 2\n+"
+    assert differing(diff) == (9, "return 1", "return 2")
+
+
+@pytest.mark.parametrize(("word", "dropped"), [("return", True), ("raise", True), ("continue", True), ("pass", False)])
+def test_a_bare_word_that_leaves_the_function_is_dropped(word: str, dropped: bool) -> None:
+    node = SimpleNamespace(type="keyword", value=word, parent=SimpleNamespace(type="simple_stmt"))
+    assert list(DropStatement().changes(node)) == ["pass"] * dropped
 
 
 SOURCE = """\

@@ -273,7 +273,7 @@ def test_an_environment_without_a_host_is_a_warning() -> None:
     assert findings(text, SCHEMA) == []
 
 
-@settings(max_examples=16, deadline=None)
+@settings(max_examples=16)
 @given(rules=policies.texts(), offset=st.integers(0, 60))
 def test_a_rule_that_is_said_never_to_apply_decides_nothing(rules: tuple[str, ...], offset: int) -> None:
     for rule in policies.book(rules).rules:
@@ -282,7 +282,7 @@ def test_a_rule_that_is_said_never_to_apply_decides_nothing(rules: tuple[str, ..
             assert not any(question.ask(alone).policy_ids for question in QUESTIONS[offset::61])
 
 
-@settings(max_examples=16, deadline=None)
+@settings(max_examples=16)
 @given(rules=policies.texts(), offset=st.integers(0, 60))
 def test_taking_out_what_is_said_to_be_dead_changes_no_decision(rules: tuple[str, ...], offset: int) -> None:
     book = policies.book(rules)
@@ -299,7 +299,7 @@ def test_taking_out_what_is_said_to_be_dead_changes_no_decision(rules: tuple[str
         assert limits[0] == limits[1]
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(rules=policies.texts(most=1))
 def test_what_never_applies_is_told_of_every_rule_that_the_questions_never_meet(rules: tuple[str, ...]) -> None:
     # The other way round, for the rules that can be seen through.

@@ -67,7 +67,7 @@ def recorded(question: Question, old: Policy, outcome: str, number: int) -> dict
     return dict(json.loads(lines[0]))
 
 
-@settings(max_examples=14, deadline=None)
+@settings(max_examples=14)
 @given(rules=policies.texts(most=6), planted=policies.texts(most=3), seed=st.integers(0, 10_000))
 def test_replay_finds_exactly_the_differences_of_planted_changes(
     rules: tuple[str, ...], planted: tuple[str, ...], seed: int

@@ -1,9 +1,8 @@
 """Asking Cedar with a part of the rules: it says what it says of all of them, and what is kept stays small."""
 
 import itertools
-import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from threading import Barrier
@@ -87,12 +86,13 @@ def told(answer: cedarpy.AuthzResult) -> tuple[Any, ...]:
 @contextmanager
 def always_made(room: int = 4) -> Iterator[None]:
     """However few rules a policy has, its slices are made."""
-    with mock.patch.multiple(slices, ASKED_FOR_ONE_MADE=0, KEPT_FOR_ONE=room):
+    with mock.patch.multiple(slices, ASKED_FOR_ONE_MADE=0, OF_ONE_KEPT=0, KEPT_FOR_ONE=room):
         yield
 
 
-def uid(kind: str, name: str) -> dict[str, str]:
-    return {"type": kind, "id": name}
+def of(name: str, *accounts: str) -> list[dict[str, str]]:
+    """A caller, and the accounts it is in."""
+    return [{"type": "Caller", "id": name}, *({"type": "Account", "id": account} for account in accounts)]
 
 
 def ids(rules: cedarpy.PolicySet) -> set[str]:
@@ -111,10 +111,33 @@ def filled(text: str, most: int = 100) -> str:
     )
 
 
+def owned(*sizes: int) -> str:
+    """Rules of which alias/c0, alias/c1 and so on have so many each."""
+    return "".join(
+        f'permit (principal == Caller::"alias/c{caller}", action, resource == Credential::"sandbox/t{number}");'
+        for caller, size in enumerate(sizes)
+        for number in range(size)
+    )
+
+
+@contextmanager
+def made() -> Iterator[list[int]]:
+    """How many rules each part has that is made meanwhile."""
+    sizes: list[int] = []
+    make = Slices._part
+
+    def noted(parts: Slices, rules: Sequence[str]) -> cedarpy.PolicySet:
+        sizes.append(len(rules))
+        return make(parts, rules)
+
+    with mock.patch.object(Slices, "_part", noted):
+        yield sizes
+
+
 # What Cedar says
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     rules=policies.texts(most=20, of=policies.rules(principals=PRINCIPALS, resources=RESOURCES)),
     renamed=st.lists(st.sampled_from(["", '@id("same") ', '@id("policy0") ']), min_size=20, max_size=20),
@@ -188,7 +211,7 @@ def test_a_rule_about_somebody_else_cannot_fail_since_cedar_looks_at_its_head_fi
 )
 def test_a_rule_that_fails_denies_whomever_its_head_means(head: str) -> None:
     policy = Policy(filled(f"permit (principal, action, resource); forbid ({head}) {OVERFLOW};"), SCHEMA)
-    assert len(policy._slices.bearing_on([uid("Caller", ROLE_A)], [])) < 10
+    assert len(policy._slices.bearing_on(of(ROLE_A))) < 10
     assert not policy.decide(A, "vend", ON_A).allowed
 
 
@@ -209,24 +232,55 @@ def test_a_rule_that_fails_denies_whomever_its_head_means(head: str) -> None:
         ('principal, action, resource == Credential::"s\\u{61}ndbox/a"', True),
         ('principal, action, resource is Credential in Environment::"sandbox"', True),
         (f'principal == Caller::"{ROLE_A}", action, resource == Credential::"sandbox/a"', True),
+        # What it is about leaves none out.
+        ('principal, action, resource == Credential::"sandbox/b"', True),
+        (f'principal == Caller::"{ROLE_A}", action, resource in Environment::"production"', True),
+        ('principal, action == Action::"operate", resource == System::"vending"', True),
         (f'principal in Account::"{OTHER_ACCOUNT}", action, resource', False),
         ('principal == Caller::"alias/x", action, resource', False),
         ('principal == Caller::"arn:aws:iam::123456789012:role/\u0430", action, resource', False),
         (f'principal == Caller::"{ROLE_A.upper()}", action, resource', False),
         ('principal is Caller in Account::"12", action, resource', False),
-        ('principal, action, resource == Credential::"sandbox/b"', False),
-        (f'principal == Caller::"{ROLE_A}", action, resource in Environment::"production"', False),
         ('principal == Caller::"alias/x", action, resource == Credential::"sandbox/a"', False),
-        ('principal, action == Action::"operate", resource == System::"vending"', False),
     ],
 )
-def test_a_rule_is_left_out_only_if_its_head_names_somebody_or_something_else(head: str, bears: bool) -> None:
+def test_a_rule_is_left_out_only_if_its_head_names_somebody_else(head: str, bears: bool) -> None:
     parts = slices_of(filled(f"permit ({head});"))
-    asked = parts.bearing_on(
-        [uid("Caller", ROLE_A), uid("Account", ACCOUNT)],
-        [uid("Credential", "sandbox/a"), uid("Environment", "sandbox")],
+    assert ids(parts.bearing_on(of(ROLE_A, ACCOUNT))) == ({"policy0"} if bears else set())
+
+
+def test_a_refusal_does_not_tell_whether_a_rule_names_the_credential() -> None:
+    """Whatever is asked for, Cedar is asked with the very same rules: time has nothing to tell but what Cedar itself needs."""
+    named = [
+        f'permit (principal{who}, action == Action::"vend", resource == Credential::"sandbox/named") when {{ {when} }};'
+        for who in ("", f' in Account::"{ACCOUNT}"', f' == Caller::"{ROLE_A}"')
+        for when in ('context.via == "proof"', "context.count > 400")
+    ]
+    policy = Policy(
+        filled("".join(named) + 'forbid (principal, action, resource == Credential::"sandbox/no");'), SCHEMA
     )
-    assert ids(asked) == ({"policy0"} if bears else set())
+    asked: list[cedarpy.PolicySet] = []
+    ask = cedarpy.is_authorized
+
+    def watched(request: Any, rules: cedarpy.PolicySet, entities: Any) -> cedarpy.AuthzResult:
+        asked.append(rules)
+        return ask(request, rules, entities)
+
+    resources: list[CredentialId | System] = [
+        *(CredentialId("sandbox", name) for name in ("named", "no", "nobodys")),
+        CredentialId("x", "y"),
+        System(),
+    ]
+    sizes = []
+    for caller in (A, NOBODY, Caller("alias/stranger", OTHER_ACCOUNT, "invoke")):
+        with mock.patch.object(cedarpy, "is_authorized", watched), made() as just_made:
+            for resource in resources * 2:
+                assert not policy.decide(caller, "operate" if resource == System() else "vend", resource).allowed
+        assert len(set(map(id, asked))) == 1
+        assert len(just_made) == 1
+        sizes.append(len(asked[0]))
+        asked.clear()
+    assert sizes == [7, 5, 3]
 
 
 @pytest.mark.parametrize("form", ["principal ==", "principal in", "principal is Caller in"])
@@ -240,7 +294,7 @@ def test_names_are_told_apart_to_the_letter_however_the_rule_spells_them(form: s
     with held_against_the_whole(text):
         for number, name in enumerate(ODD):
             assert policy.decide(Caller(name, ACCOUNT, "api"), "vend", ON_A).policy_ids == (f"policy{number}",)
-            assert len(policy._slices.bearing_on([uid("Caller", name)], [])) == 1
+            assert len(policy._slices.bearing_on(of(name))) == 1
 
 
 def test_a_form_of_head_that_is_not_known_fits_everybody() -> None:
@@ -252,12 +306,13 @@ def test_a_form_of_head_that_is_not_known_fits_everybody() -> None:
     }
     for unknown in (
         {"op": "near", "entity": {"type": "Caller", "id": "alias/x"}},
+        {"op": "near", "in": {"entity": {"type": "Caller", "id": "alias/x"}}},
         {"op": "==", "entity": {"id": "alias/x"}},
         {},
     ):
         parts = Slices(text, {"policy0": body | {"principal": unknown}, **others})
         # Cedar does not know it either, and so reads none of it: that leaves the whole.
-        assert len(parts.bearing_on([uid("Caller", "alias/y")], [])) == 1
+        assert len(parts.bearing_on(of("alias/y"))) == 1
 
 
 def test_a_template_is_in_no_part_and_decides_nothing() -> None:
@@ -282,72 +337,136 @@ def test_a_rule_that_cedar_does_not_read_from_its_own_json_is_asked_all_the_same
 # What is kept
 
 
-def test_two_threads_that_make_the_same_part_at_once_keep_it_once() -> None:
-    parts = slices_of(filled(""))
-    meet, dumps = Barrier(2, timeout=30), json.dumps
+def test_two_threads_that_ask_for_the_same_part_at_once_make_it_once() -> None:
+    parts, both = slices_of(filled("")), Barrier(2, timeout=30)
+    lock = parts._lock
 
-    def both_are_making(rules: object) -> str:
-        meet.wait()
-        return dumps(rules)
+    class Met:
+        """The lock, at which both threads are before one of them gets it."""
 
-    with mock.patch.object(json, "dumps", both_are_making), ThreadPoolExecutor(2) as pool:
-        made = list(
-            pool.map(lambda _: parts.bearing_on([uid("Caller", "alias/f1")], [uid("Credential", "sandbox/f1")]), "ab")
-        )
-    assert [ids(part) for part in made] == [{"policy1"}] * 2
+        def __enter__(self) -> None:
+            both.wait()
+            lock.acquire()
+
+        def __exit__(self, *_: object) -> None:
+            lock.release()
+
+    parts._lock = Met()  # type: ignore[assignment]
+    with made() as sizes, ThreadPoolExecutor(2) as pool:
+        one, other = pool.map(lambda _: parts.bearing_on(of("alias/f1")), "ab")
+    assert one is other
+    assert ids(one) == {"policy1"}
+    assert sizes == [1]
     assert parts._room == slices.KEPT_FOR_ONE * 100 - 1
+    assert both.n_waiting == 0
+    assert not lock.locked()
 
 
 def test_a_part_is_made_once() -> None:
     parts = slices_of(filled(""))
-    asked = ([uid("Caller", "alias/f1")], [uid("Credential", "sandbox/f1")])
-    assert ids(parts.bearing_on(*asked)) == {"policy1"}
-    assert parts.bearing_on(*asked) is parts.bearing_on(*asked)
+    with made() as sizes:
+        assert ids(parts.bearing_on(of("alias/f1"))) == {"policy1"}
+        assert parts.bearing_on(of("alias/f1")) is parts.bearing_on(of("alias/f1"))
+    assert sizes == [1]
 
 
-def test_all_whom_and_all_that_no_rule_names_share_what_is_kept() -> None:
+def test_all_whom_no_rule_names_share_what_is_kept() -> None:
     parts = slices_of(filled("permit (principal, action, resource);"))
-    asked = [
-        parts.bearing_on(
-            [uid("Caller", f"alias/s{number}"), uid("Account", f"{number}")], [uid("Credential", f"sandbox/s{number}")]
-        )
-        for number in range(500)
-    ]
+    with made() as sizes:
+        asked = [parts.bearing_on(of(f"alias/s{number}", f"{number}")) for number in range(500)]
     assert len(set(map(id, asked))) == 1
+    assert sizes == [1]
     assert len(parts._kept) == 1
 
 
-def test_what_is_kept_is_bounded_by_the_policy_and_whoever_comes_later_is_decided_alike() -> None:
-    count = 40
-    text = "\n".join(
-        f'permit (principal == Caller::"alias/c{number}", action == Action::"vend", resource);'
-        f'permit (principal, action == Action::"inspect", resource == Credential::"sandbox/t{number}");'
-        for number in range(count)
-    )
+def test_so_do_all_whom_no_rule_names_but_by_their_account() -> None:
+    parts = slices_of(filled(f'permit (principal in Account::"{ACCOUNT}", action, resource);'))
+    asked = [parts.bearing_on(of(f"alias/s{number}", ACCOUNT)) for number in range(500)]
+    assert len(set(map(id, asked))) == len(parts._kept) == 1
+    assert ids(asked[0]) == {"policy0"}
+
+
+@pytest.mark.parametrize("own", [1, 7, 10])
+def test_what_is_kept_is_bounded_by_the_policy_and_whoever_comes_later_is_decided_alike(own: int) -> None:
+    """Each has one rule and shares some, more than all of these parts may hold together; mostly the last is too much."""
+    others = 240 - own
+    text = 'permit (principal, action == Action::"inspect", resource);' * (own - 1) + owned(*[1] * (others + 1))
     policy = Policy(text, SCHEMA)
-    pairs = list(itertools.product(range(count), range(count)))
-    with held_against_the_whole(text):
-        for number, other in pairs:
-            decision = policy.decide(
-                Caller(f"alias/c{number}", ACCOUNT, "invoke"), "vend", CredentialId("sandbox", f"t{other}")
-            )
-            assert decision.policy_ids == (f"policy{2 * number}",)
     parts = policy._slices
-    assert len(parts._kept) < len(pairs)
-    assert sum(map(len, parts._kept.values())) <= slices.KEPT_FOR_ONE * 2 * count
+    with held_against_the_whole(text):
+        for number in [*range(others), *range(others)]:
+            decision = policy.decide(
+                Caller(f"alias/c{number}", ACCOUNT, "invoke"), "vend", CredentialId("sandbox", "t0")
+            )
+            assert decision.policy_ids == (f"policy{own - 1 + number}",)
+    held = sum(map(len, parts._kept.values()))
+    assert held == min(others, 240 * slices.KEPT_FOR_ONE // own) * own
+    assert parts._room == 240 * slices.KEPT_FOR_ONE - held
+
+
+def test_a_part_for_which_there_is_no_room_is_made_again_only_if_that_is_no_dearer_than_asking_all() -> None:
+    small, large = 5, 6
+    with mock.patch.object(slices, "KEPT_FOR_ONE", 0), made() as sizes:
+        parts = slices_of(owned(small, large, 69))
+        for _ in range(2):
+            assert len(parts.bearing_on(of("alias/c0"))) == small
+            assert parts.bearing_on(of("alias/c1")) is parts._whole
+    assert small * slices.ASKED_FOR_ONE_MADE == len(parts._whole) == 80
+    assert sizes == [small, small]
+    assert not parts._kept
+
+
+def test_a_part_may_take_the_last_of_the_room() -> None:
+    with mock.patch.object(slices, "KEPT_FOR_ONE", 1):
+        parts = slices_of(owned(8, 8, 1))
+    for caller in ("alias/c0", "alias/c1"):
+        assert len(parts.bearing_on(of(caller))) == 8
+    assert parts._room == 1
+    assert len(parts.bearing_on(of("alias/c2"))) == 1
+    assert (parts._room, len(parts._kept)) == (0, 3)
 
 
 def test_a_policy_of_few_rules_is_asked_whole() -> None:
-    parts = slices_of(filled("", slices.ASKED_FOR_ONE_MADE - 1))
-    assert len(parts.bearing_on([uid("Caller", "alias/stranger")], [])) == slices.ASKED_FOR_ONE_MADE - 1
+    few, enough = (slices_of(filled("", slices.ASKED_FOR_ONE_MADE - less)) for less in (1, 0))
+    assert few.bearing_on(of("alias/stranger")) is few._whole
+    assert len(enough.bearing_on(of("alias/stranger"))) == 0
 
 
-def test_a_part_that_would_be_nearly_the_whole_is_not_made() -> None:
-    parts = slices_of("permit (principal, action, resource);" * 20 + filled(""))
-    asked = [parts.bearing_on([uid("Caller", f"alias/f{number}")], []) for number in range(10)]
-    assert len(set(map(id, asked))) == 1
-    assert len(asked[0]) == 120
+def test_a_part_of_half_the_rules_is_made_and_kept_and_one_of_more_costs_nothing_but_to_count_it() -> None:
+    parts = slices_of(owned(20, 20))
+    assert parts.bearing_on(of("alias/c0")) is parts.bearing_on(of("alias/c0"))
+    assert len(parts.bearing_on(of("alias/c0"))) == 20
+    parts = slices_of(owned(20, 19))
+    with made() as sizes:
+        for _ in range(3):
+            assert parts.bearing_on(of("alias/c0")) is parts._whole
+    assert sizes == []
     assert not parts._kept
+    assert parts._room == slices.KEPT_FOR_ONE * 39
+
+
+def test_a_part_that_cedar_cannot_read_is_not_tried_again() -> None:
+    chain = " || ".join(f"context.count == {number}" for number in range(1, 401))
+    parts = slices_of(filled(f'permit (principal == Caller::"{ROLE_A}", action, resource) when {{ {chain} }};'))
+    with made() as sizes:
+        for _ in range(3):
+            assert parts.bearing_on(of(ROLE_A)) is parts._whole
+    assert sizes == [1]
+
+
+def test_a_part_that_python_cannot_write_is_asked_whole() -> None:
+    deep: dict[str, Any] = {}
+    for _ in range(200_000):
+        deep = {"!": {"arg": deep}}
+    rules = {
+        f"policy{number}": {
+            "principal": {"op": "==", "entity": {"type": "Caller", "id": f"alias/f{number}"}},
+            "conditions": [deep] if number == 0 else [],
+        }
+        for number in range(100)
+    }
+    parts = Slices(filled(""), rules)
+    assert parts.bearing_on(of("alias/f0")) is parts._whole
 
 
 def test_many_threads_that_ask_at_once_are_all_answered_right_and_keep_no_more_than_one_would() -> None:

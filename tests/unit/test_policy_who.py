@@ -112,7 +112,7 @@ def _includes(access: Access, question: Question) -> bool:
     )
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(rules=policies.texts(), about=st.sampled_from(sorted({(one.action, str(one.resource)) for one in QUESTIONS})))
 def test_who_can_says_yes_exactly_where_the_policy_does(rules: tuple[str, ...], about: tuple[str, str]) -> None:
     # Every network and endpoint that the questions have stands in the rules, so that each has a word of its own.
@@ -176,7 +176,7 @@ def test_a_rule_that_would_not_help_because_of_a_forbid_is_told_so() -> None:
     assert [near.change for near in explanation.remedy_near] == ["vpce vpce-0123456789abcdef0"]
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(rules=policies.texts(), questions=st.lists(st.sampled_from(QUESTIONS), min_size=1, max_size=2))
 def test_whatever_is_said_to_be_near_and_every_remedy_holds(rules: tuple[str, ...], questions: list[Question]) -> None:
     rules = tuple(rule for rule in rules if "count +" not in rule)

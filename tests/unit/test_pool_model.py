@@ -447,7 +447,5 @@ def ms(seconds: float) -> int:
     return int(seconds * 1000)
 
 
-History.TestCase.settings = settings(
-    max_examples=80, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck)
-)
+History.TestCase.settings = settings(max_examples=80, stateful_step_count=60, suppress_health_check=list(HealthCheck))
 TestHistory = History.TestCase

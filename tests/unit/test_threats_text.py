@@ -119,11 +119,6 @@ class Doors:
             _check_headers(one.get("headers", {}))
 
 
-@pytest.fixture
-def doors(capsys: pytest.CaptureFixture[str]) -> Doors:
-    return Doors()
-
-
 Ask = Callable[[Doors, str], None]
 
 
@@ -239,7 +234,7 @@ SOURCES: dict[str, Ask] = {
 def test_no_text_of_a_caller_a_secret_or_an_upstream_becomes_a_header_or_a_log_line(
     source: str, nasty: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    doors = Doors()  # here and not by a fixture: its log handler must write to what capsys reads
+    doors = Doors()  # not before capsys: its log handler must write to what that reads
     SOURCES[source](doors, nasty)
     captured = capsys.readouterr()
     _check_output(captured.out, tmp_path / "function.log")
@@ -269,7 +264,8 @@ def test_what_the_vending_machine_answers_cannot_add_a_header_to_a_callers_reque
 @nasty_texts
 def test_whatever_is_logged_is_one_line_of_json(nasty: str, capsys: pytest.CaptureFixture[str]) -> None:
     logger = make_logger(f"anybody-{next(_numbers)}")  # Powertools keeps one handler a name
-    logging.getLogger(logger.service).propagate = False  # pytest would keep the text, and xdist cannot send half a surrogate
+    # pytest would keep the text, and xdist cannot send half a surrogate.
+    logging.getLogger(logger.service).propagate = False
     logger.info("credential reaches", accounts=[nasty, {nasty: nasty}], tenants=nasty)
     logger.error(nasty, reason=nasty)
     captured = capsys.readouterr()

@@ -78,8 +78,8 @@ class Policy:
             asked_of, environments = _uid("System", resource.name), []
         result = cedarpy.is_authorized(
             {"principal": principal, "action": _uid("Action", action), "resource": asked_of, "context": context},
-            # With the same groups as below: a rule about one that Cedar is not told of could not apply.
-            self._slices.bearing_on([principal, account], [asked_of, *environments]),
+            # By the caller and its group, as told below: a rule about one that Cedar is not told of could not apply.
+            self._slices.bearing_on([principal, account]),
             [
                 {"uid": principal, "attrs": {}, "parents": [account]},
                 {"uid": asked_of, "attrs": {}, "parents": environments},

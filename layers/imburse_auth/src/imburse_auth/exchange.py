@@ -166,10 +166,7 @@ class Exchange:
         except UpstreamRejected:
             if reread is None or not self._may_reread(base_url, api_key):
                 raise
-            fresh = reread(api_key)
-            if fresh == (api_key, base_url):
-                raise
-            api_key, base_url = fresh
+            api_key, base_url = reread(api_key)
             self._refuse_if_refused(base_url, api_key)
         return api_key, base_url
 

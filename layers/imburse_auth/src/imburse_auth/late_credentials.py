@@ -67,7 +67,7 @@ class LateCredentials:
 
     def _asked(self) -> dict[str, str]:
         token = self._environ.get(_AUTHORIZATION)
-        fetcher = ContainerMetadataFetcher(URLLib3Session(timeout=PATIENCE_SECONDS), sleep=lambda _: None)
+        fetcher = ContainerMetadataFetcher(URLLib3Session(timeout=PATIENCE_SECONDS), sleep=lambda _: None)  # type: ignore[arg-type]
         answer = fetcher.retrieve_full_uri(
             self._environ[_ADDRESS], headers=None if token is None else {"Authorization": token}
         )

@@ -79,7 +79,7 @@ class Transport:
         left = deadline.remaining_seconds()
         if left <= 0:
             raise UpstreamUnavailable("no time was left to ask Imburse")
-        all_headers = {"Accept": "application/json", "Accept-Encoding": "identity", **headers}
+        all_headers = {**self._session.headers, **headers}
         if correlation_id is not None:
             all_headers["X-Correlation-ID"] = correlation_id
         if body is not None and not isinstance(body, bytes):
@@ -94,8 +94,8 @@ class Transport:
             response = self._session.get_adapter(url).send(
                 request,
                 stream=True,
-                verify=self._session.verify,
-                timeout=urllib3.Timeout(
+                verify=self._session.verify or True,
+                timeout=urllib3.Timeout(  # type: ignore[arg-type]  # requests takes it, its stubs do not
                     connect=min(CONNECT_TIMEOUT_SECONDS, left), read=min(READ_TIMEOUT_SECONDS, left), total=left
                 ),
             )
@@ -108,8 +108,9 @@ class Transport:
 
 
 def _session() -> requests.Session:
-    # For its adapters alone: nothing is sent by it, so no .netrc, proxy variable or cookie decides what is sent and where to.
+    # For its adapters and headers: nothing is sent by it, so no .netrc, proxy variable or cookie decides what is sent where.
     session = requests.Session()
+    session.headers.update({"Accept": "application/json", "Accept-Encoding": "identity"})
     # No retries below ours: urllib3 would repeat the header, and a nonce that was seen is refused (protocol.md, section 2).
     adapter = HTTPAdapter(pool_connections=8, pool_maxsize=MAX_CONNECTIONS, max_retries=0, pool_block=True)
     bound_headers(adapter)

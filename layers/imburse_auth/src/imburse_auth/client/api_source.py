@@ -140,7 +140,8 @@ def _http_session() -> requests.Session:
 
     session = requests.Session()
     session.trust_env = False
-    session.get_redirect_target = lambda _: None  # type: ignore[method-assign]  # or it reads a redirect's body, however large
+    # Or it reads the body of a redirect, however large.
+    session.get_redirect_target = lambda resp: None  # type: ignore[method-assign]  # noqa: ARG005
     # No retries below ours: urllib3 would repeat a request whose signature may be too old by then.
     adapter = HTTPAdapter(pool_connections=2, pool_maxsize=32, max_retries=0, pool_block=True)
     bound_headers(adapter)
