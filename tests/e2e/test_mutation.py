@@ -45,6 +45,7 @@ def workspace(tmp_path: Path) -> Workspace:
         (tree / path).write_text(text)
     (tree / "kept-out").write_text("")
     shutil.copytree(ROOT / "tests/mutation", tree / "tests/mutation", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "tests/conftest.py", tree / "tests")  # the Hypothesis profile that each run names
     subprocess.run(["git", "init", "--quiet"], cwd=tree, check=True)
     return Workspace.copied_to(tmp_path / "copy", tree)
 
